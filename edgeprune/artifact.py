@@ -1,0 +1,98 @@
+"""Artifact: a model file ready for a board, with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeprune.files import read_json, write_json
+
+SCHEMA = 1
+
+Role = Literal["baseline", "pruned"]
+RUNTIME_OF_FORMAT = {"onnx": "onnxruntime", "tflite": "litert"}
+"""Which runtime executes which file format."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely an artifact computes what the torch model computes, on real images.
+
+    Attributes:
+        images: how many images were compared.
+        max_abs: largest absolute difference of any output value.
+        max_rel: `max_abs` divided by the largest absolute value of the model's own outputs.
+        top1_agreement: share of images with the same highest class, 0 to 1.
+        tolerance: the bound on `max_rel` that was applied.
+        passed: whether the artifact may be handed over.
+    """
+
+    images: int
+    max_abs: float
+    max_rel: float
+    top1_agreement: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file.
+
+    Attributes:
+        path: file name, relative to the run folder.
+        sha256: of the file's bytes; what measurements refer to.
+        bytes: file size.
+        role: "baseline" (the uncut model) or "pruned".
+        format: "onnx" or "tflite".
+        precision: "fp32" (later "fp16", "int8").
+        input_shape: (channels, height, width) of one image, whatever the layout.
+        layout: of the file's input, "NCHW" or "NHWC".
+        macs: multiply-accumulates for one image.
+        parameters: number of stored weights.
+        plan_fingerprint: of the plan that cut the model; None for the baseline.
+        parity: against the torch model; None until compared.
+        details: what the exporter wants told (opset, node counts ...), JSON values only.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+    role: Role
+    format: str
+    precision: str
+    input_shape: tuple[int, int, int]
+    layout: str
+    macs: int
+    parameters: int
+    plan_fingerprint: str | None = None
+    parity: Parity | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that executes this format."""
+        return RUNTIME_OF_FORMAT[self.format]
+
+    def to_json(self) -> dict[str, Any]:
+        """This artifact as a JSON document."""
+        return {"schema": SCHEMA, **asdict(self), "input_shape": list(self.input_shape)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Artifact:
+        """The artifact a JSON document describes."""
+        fields = {key: value for key, value in document.items() if key != "schema"}
+        parity = fields.pop("parity", None)
+        fields["input_shape"] = tuple(fields["input_shape"])
+        return cls(**fields, parity=Parity(**parity) if parity else None)
+
+    def save_manifest(self, run: Path) -> None:
+        """Write this artifact's manifest beside its file in the run folder."""
+        write_json(run / f"{self.path}.json", self.to_json())
+
+    @classmethod
+    def load_manifest(cls, path: Path) -> Artifact:
+        """Read a manifest written by `save_manifest`."""
+        return cls.from_json(read_json(path, SCHEMA))

@@ -1,0 +1,82 @@
+"""Files that are never half-written, and their hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import EdgepruneError, OutputError
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to `path` when the block ends well and removed when it does not.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """What an operating system's refusal to write `path` means for the user."""
+    if error.errno in _OUT_OF_SPACE:
+        return OutputError("the disk is full", where=str(path), fix="Free some space, or name another folder with --out.")
+    reason = error.strerror or str(error)
+    return OutputError(f"cannot write: {reason}", where=str(path), fix="Name a folder you can write to with --out.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, all of it or nothing."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document, indented for people, all of it or nothing."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, schema: int) -> dict[str, Any]:
+    """Read a JSON document of ours.
+
+    Raises:
+        EdgepruneError: the file is missing, torn, or of another schema number.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EdgepruneError(f"cannot read: {error}", where=str(path)) from error
+    if not isinstance(document, dict) or document.get("schema") != schema:
+        raise EdgepruneError(
+            f"not a document of schema {schema}", where=str(path), fix="It was written by another version of edgeprune, or is not ours."
+        )
+    return document
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(document: Any) -> str:
+    """The SHA-256 of a JSON document in its canonical form (sorted keys, no spaces)."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

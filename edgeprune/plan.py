@@ -1,0 +1,129 @@
+"""PruningPlan: which filters stay, as data. A plan can be saved, read, compared, and applied on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import read_json, sha256_of_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs for one image.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and linear layers (1 MAC = 2 FLOPs).
+        parameters: number of learned weights (buffers such as running statistics are not counted).
+        peak_activation_bytes: the most bytes of fp32 activations alive at once, if each is freed after its last use.
+    """
+
+    macs: int
+    parameters: int
+    peak_activation_bytes: int
+
+    def to_json(self) -> dict[str, int]:
+        """This cost as a JSON document."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is asked to go.
+
+    Exactly one of the two is set.
+
+    Attributes:
+        ratio: share of each space's filters to remove, 0 < ratio < 1.
+        macs: share of the uncut model's MACs to keep, 0 < macs < 1.
+    """
+
+    ratio: float | None = None
+    macs: float | None = None
+
+    def to_json(self) -> dict[str, float]:
+        """The asked budget as a JSON document: the one field that is set."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """A decision: for each channel space, the filters that stay.
+
+    Attributes:
+        model: fingerprint of the uncut model's channel map; a plan is refused on any other.
+        criterion: name of the criterion that scored the filters.
+        settings: the criterion's settings, JSON values only.
+        budget: what was asked.
+        channel_multiple: widths were rounded to multiples of this.
+        sizes: space name to its uncut number of filters, every space of the model.
+        keep: space name to the ascending indices that stay; spaces not named stay whole.
+        macs_kept: reached share of the uncut MACs.
+    """
+
+    model: str
+    criterion: str
+    settings: Mapping[str, Any]
+    budget: Budget
+    channel_multiple: int
+    sizes: Mapping[str, int]
+    keep: Mapping[str, tuple[int, ...]]
+    macs_kept: float = field(compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the decision; what artifacts refer to."""
+        return sha256_of_json({"model": self.model, "keep": {name: list(kept) for name, kept in self.keep.items()}})
+
+    def width(self, space: str) -> int:
+        """How many filters of a space stay."""
+        return len(self.keep[space]) if space in self.keep else self.sizes[space]
+
+    def to_json(self) -> dict[str, Any]:
+        """This plan as a JSON document."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "criterion": self.criterion,
+            "settings": dict(self.settings),
+            "asked": self.budget.to_json(),
+            "reached": {"macs": self.macs_kept},
+            "channel_multiple": self.channel_multiple,
+            "sizes": dict(self.sizes),
+            "keep": {name: list(kept) for name, kept in self.keep.items()},
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PruningPlan:
+        """The plan a JSON document describes.
+
+        Raises:
+            EdgepruneError: a field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                model=str(document["model"]),
+                criterion=str(document["criterion"]),
+                settings=dict(document["settings"]),
+                budget=Budget(**document["asked"]),
+                channel_multiple=int(document["channel_multiple"]),
+                sizes={str(name): int(size) for name, size in document["sizes"].items()},
+                keep={str(name): tuple(int(i) for i in kept) for name, kept in document["keep"].items()},
+                macs_kept=float(document["reached"]["macs"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EdgepruneError(f"not a pruning plan: {type(error).__name__}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write this plan."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> PruningPlan:
+        """Read a plan written by `save`."""
+        return cls.from_json(read_json(path, SCHEMA))
