@@ -1,3 +1,47 @@
-"""edgeprune: prune a CNN by filter similarity, recover it, export it, and measure whether it got faster."""
+"""edgeprune: prune a CNN by filter similarity, recover it, export it, and measure whether it got faster.
+
+The names below are the public library; the command line is a thin layer over them. Importing edgeprune imports none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Artifact": "edgeprune.artifact",
+    "Budget": "edgeprune.plan",
+    "ChannelMap": "edgeprune.channels",
+    "Cost": "edgeprune.plan",
+    "EdgepruneError": "edgeprune.errors",
+    "ImageSet": "edgeprune.data",
+    "InputSpec": "edgeprune.data",
+    "Measurement": "edgeprune.measurement",
+    "Model": "edgeprune.model",
+    "Outcome": "edgeprune.pipeline",
+    "PruningPlan": "edgeprune.plan",
+    "Report": "edgeprune.report.document",
+    "Request": "edgeprune.request",
+    "Target": "edgeprune.target",
+    "compress": "edgeprune.pipeline",
+    "load": "edgeprune.model:load_saved",
+    "load_model": "edgeprune.model",
+    "load_target": "edgeprune.target",
+}
+
+__all__ = [*sorted(_PUBLIC), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)

@@ -37,7 +37,9 @@ def writing(path: Path) -> Iterator[Path]:
 def output_error(error: OSError, path: Path) -> OutputError:
     """What an operating system's refusal to write `path` means for the user."""
     if error.errno in _OUT_OF_SPACE:
-        return OutputError("the disk is full", where=str(path), fix="Free some space, or name another folder with --out.")
+        return OutputError(
+            "the disk is full", where=str(path), fix="Free some space, or name another folder with --out."
+        )
     reason = error.strerror or str(error)
     return OutputError(f"cannot write: {reason}", where=str(path), fix="Name a folder you can write to with --out.")
 
@@ -65,7 +67,9 @@ def read_json(path: Path, schema: int) -> dict[str, Any]:
         raise EdgepruneError(f"cannot read: {error}", where=str(path)) from error
     if not isinstance(document, dict) or document.get("schema") != schema:
         raise EdgepruneError(
-            f"not a document of schema {schema}", where=str(path), fix="It was written by another version of edgeprune, or is not ours."
+            f"not a document of schema {schema}",
+            where=str(path),
+            fix="It was written by another version of edgeprune, or is not ours.",
         )
     return document
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import read_json, sha256_of_json, write_json
 
 SCHEMA = 1
@@ -45,6 +45,18 @@ class Budget:
 
     ratio: float | None = None
     macs: float | None = None
+
+    def check(self) -> None:
+        """Refuse a budget that asks for nothing, for everything, or for no number.
+
+        Raises:
+            UsageError: naming the option and its range.
+        """
+        for name, value in self.to_json().items():
+            if not 0 < value < 1:  # also false for nan
+                keeps = "the share of filters to remove" if name == "ratio" else "the share of MACs to keep"
+                what = f"--{name} must lie between 0 and 1, both excluded; got {value}"
+                raise UsageError(what, fix=f"It is {keeps}, for example 0.3.")
 
     def to_json(self) -> dict[str, float]:
         """The asked budget as a JSON document: the one field that is set."""

@@ -1,0 +1,36 @@
+"""Export: a model becomes a file for a board. One format = one file = one function; this is the table of them.
+
+An exporter is `(model, cost, target, precision, out) -> Artifact`. It writes `out` whole or not at all and leaves the
+model as it was.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from edgeprune.registry import Registry
+
+EXPORTERS = Registry(
+    "format",
+    {"onnx": "edgeprune.export.onnx:export_onnx", "tflite": "edgeprune.export.tflite:export_tflite"},
+    group="edgeprune.exporters",
+)
+
+_TOOLCHAINS = {
+    "onnx": (("onnx", "onnxscript", "onnxsim", "onnxruntime"), "pip install --force-reinstall edgeprune"),
+    "tflite": (("litert_torch", "ai_edge_litert"), "pip install 'edgeprune[tflite]'"),
+}
+
+
+def available_formats() -> dict[str, str | None]:
+    """Each known format, and why it cannot be written here: None if it can, else one line with the fix.
+
+    Nothing is imported to find out. A third party's format counts as available: only its own code knows what it needs.
+    """
+    return {name: _missing(name) for name in EXPORTERS.table()}
+
+
+def _missing(name: str) -> str | None:
+    modules, fix = _TOOLCHAINS.get(name, ((), ""))
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"{', '.join(absent)} not installed: {fix}" if absent else None

@@ -1,0 +1,1 @@
+"""Recover: what makes a cut model good again, without labels or training."""

@@ -1,0 +1,1 @@
+"""Report: what a run found out, as one value, and how it is drawn for people and programs."""

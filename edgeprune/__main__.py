@@ -1,0 +1,5 @@
+"""`python -m edgeprune` is `edgeprune`."""
+
+from edgeprune.cli import main
+
+main()

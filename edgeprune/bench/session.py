@@ -1,0 +1,253 @@
+"""One bench run: the job out, the worker's events in, every block on the disk before the next one is awaited."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.artifact import Artifact
+from edgeprune.bench.transport import Transport, pack_worker
+from edgeprune.errors import DataError, DeviceError, MissingExtraError
+from edgeprune.files import output_error, write_json
+from edgeprune.measurement import Block, Measurement, MeasurementLog
+from edgeprune.progress import Tick, silent
+
+LOG_NAME = "measurements.jsonl"
+JOB_SCHEMA = 1
+
+ROUNDS = 16
+"""Default number of rounds: even, so that each order has its mirror."""
+BLOCK_SECONDS = 0.1
+"""Default length of a block; with 16 rounds, a pair takes about 3 s beyond its warm-up."""
+WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
+"""Fewest calls, hard limit, and the share by which a window must be faster than the best before to count as still
+warming up."""
+PATIENCE_SECONDS = 300.0
+"""A process that does not answer for so long is taken to hang."""
+
+_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the worker calls by an id."""
+
+    id: str
+    artifact: Artifact
+    threads: int
+
+
+def measure(
+    artifacts: Sequence[Artifact],
+    run: Path,
+    images: np.ndarray,
+    threads: tuple[int, ...],
+    *,
+    transport: Transport,
+    rounds: int = ROUNDS,
+    block_seconds: float = BLOCK_SECONDS,
+    seed: int = 0,
+    tick: Tick = silent,
+) -> tuple[Measurement, ...]:
+    """Measure artifacts against each other, interleaved.
+
+    Every block is appended to `run/measurements.jsonl` as it comes, so that an interrupted run keeps what it has.
+
+    Args:
+        artifacts: files in the run folder, all of one input shape.
+        run: the run folder.
+        images: real images as the model wants them, float32 [k, C, H, W], k >= 1; calls take them in turn.
+        threads: the thread counts to measure each artifact at.
+        transport: the device, entered.
+        rounds: how often every artifact has its turn.
+        block_seconds: length of a turn (at least three calls, however long they take).
+        seed: of the order within the rounds.
+        tick: told of each block.
+
+    Returns:
+        One measurement for each artifact and thread count: those of the first thread count first.
+
+    Raises:
+        DataError: the images do not fit the artifacts.
+        MissingExtraError: a runtime is not installed on this machine.
+        DeviceError: the worker cannot be run, or a file cannot be run in its runtime.
+        OutputError: the run folder or the temporary folder cannot be written.
+    """
+    _check_images(images, artifacts)
+    entries = [_Entry(f"{a.path}@{count}", a, count) for count in threads for a in artifacts]
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
+        scratch = Path(folder)
+        job = _job(entries, run, rounds, block_seconds, seed) | {
+            "inputs": transport.put(_write_inputs(images, scratch))
+        }
+        for entry in job["entries"]:
+            entry["path"] = transport.put(Path(entry["path"]))
+        argv = _worker_command(job, scratch, transport)
+        with closing(_events(transport, argv)) as events:
+            return _collect(events, entries, transport, log, rounds, tick)
+
+
+def _job(entries: Sequence[_Entry], run: Path, rounds: int, block_seconds: float, seed: int) -> dict[str, Any]:
+    """The job document; its paths are still those of this machine."""
+    return {
+        "schema": JOB_SCHEMA,
+        "entries": [
+            {
+                "id": entry.id,
+                "path": str(run / entry.artifact.path),
+                "runtime": entry.artifact.runtime,
+                "threads": entry.threads,
+                "layout": entry.artifact.layout,
+            }
+            for entry in entries
+        ],
+        "rounds": rounds,
+        "block_seconds": block_seconds,
+        "warm_up": WARM_UP,
+        "patience_seconds": PATIENCE_SECONDS,
+        "seed": seed,
+    }
+
+
+def _write_inputs(images: np.ndarray, scratch: Path) -> Path:
+    path = scratch / "inputs.npy"
+    try:
+        np.save(path, images)
+    except OSError as error:
+        raise output_error(error, path) from error
+    return path
+
+
+def _worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport) -> list[str]:
+    """Bring worker and job to the device; what to run there."""
+    worker, document = scratch / "worker.pyz", scratch / "job.json"
+    try:
+        pack_worker(worker)
+    except OSError as error:
+        raise output_error(error, worker) from error
+    write_json(document, job)
+    return [transport.python, transport.put(worker), "--attached", transport.put(document)]
+
+
+def _events(transport: Transport, argv: Sequence[str]) -> Generator[dict[str, Any], None, None]:
+    """The worker's events, up to its end.
+
+    Raises:
+        DeviceError: a line is not an event, or the worker ended without an `end` or `error`.
+    """
+    kind = ""
+    with closing(transport.run(argv)) as lines:  # closing this generator closes the transport's, which ends the worker
+        for line in lines:
+            try:
+                event = json.loads(line)
+                kind = event["event"]
+            except (ValueError, KeyError, TypeError):
+                raise DeviceError(
+                    f"the worker said something that is no event: {line.strip()[:200]!r}", where=transport.name
+                ) from None
+            yield event
+    if kind != "end":
+        raise DeviceError("the worker ended before its work was done", where=transport.name)
+
+
+def _collect(
+    events: Iterator[dict[str, Any]],
+    entries: Sequence[_Entry],
+    transport: Transport,
+    log: MeasurementLog,
+    rounds: int,
+    tick: Tick,
+) -> tuple[Measurement, ...]:
+    """Turn events into measurements, logging each block first."""
+    by_id = {entry.id: entry for entry in entries}
+    session, device, done = secrets.token_hex(8), {}, 0
+    found: dict[str, Measurement] = {}
+    keys: dict[str, str] = {}
+    tick(0, rounds * len(entries))
+    for event in events:
+        if event["event"] == "start":
+            device = event["device"]
+        elif event["event"] == "ready":
+            name = event["entry"]
+            found[name] = _begun(by_id[name], event, device, session)
+            keys[name] = log.begin(found[name])
+        elif event["event"] == "block":
+            name, block, peak = event["entry"], Block.from_json(event), int(event["peak_rss_bytes"])
+            log.append(keys[name], block, peak)
+            known = found[name]
+            found[name] = replace(known, blocks=(*known.blocks, block), peak_rss_bytes=max(peak, known.peak_rss_bytes))
+            done += 1
+            tick(done, rounds * len(entries))
+        elif event["event"] == "error":
+            raise _failure(event, by_id, transport)
+    return tuple(found[entry.id] for entry in entries)
+
+
+def _begun(entry: _Entry, ready: Mapping[str, Any], device: Mapping[str, Any], session: str) -> Measurement:
+    """A measurement that has no blocks yet."""
+    artifact = entry.artifact
+    return Measurement(
+        artifact=artifact.sha256,
+        path=artifact.path,
+        role=artifact.role,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=artifact.runtime,
+        runtime_version=ready["runtime_version"],
+        threads=entry.threads,
+        blocks=(),
+        load_ns=int(ready["load_ns"]),
+        first_ns=int(ready["first_ns"]),
+        peak_rss_bytes=0,
+        device=device,
+        warnings=_warnings(ready, device, entry.threads),
+        warm_up=ready["warm_up"],
+        output_sha256=ready["output_sha256"],
+        session=session,
+    )
+
+
+def _warnings(ready: Mapping[str, Any], device: Mapping[str, Any], threads: int) -> tuple[str, ...]:
+    """What the reader should know before the first block."""
+    found = []
+    if not ready["warm_up"]["stable"]:
+        found.append(f"times were still changing after {ready['warm_up']['seconds']:.1f} s of warm-up")
+    if device.get("governor", "performance") != "performance":
+        found.append(f"the CPU governor is {device['governor']!r}: clocks may change (set it to 'performance')")
+    if threads > device.get("cores", threads):
+        found.append(f"{threads} threads on {device['cores']} cores")
+    return tuple(found)
+
+
+def _failure(
+    event: Mapping[str, Any], by_id: Mapping[str, _Entry], transport: Transport
+) -> DeviceError | MissingExtraError:
+    """What an error event means for the user."""
+    if not event["missing"]:
+        entry = by_id.get(event["entry"])
+        what = f"{entry.artifact.runtime} cannot run {entry.artifact.path}" if entry else "the worker failed"
+        return DeviceError(f"{what}: {event['reason']}", where=transport.name)
+    missing = event["missing"]
+    if transport.name == "local" and missing == "litert":
+        return MissingExtraError("tflite", "running a .tflite file")
+    return DeviceError(
+        f"{missing} is not installed on {transport.name}", fix=f"{transport.python} -m pip install {_PACKAGES[missing]}"
+    )
+
+
+def _check_images(images: np.ndarray, artifacts: Sequence[Artifact]) -> None:
+    if images.ndim != 4 or not len(images) or images.dtype != np.float32:
+        raise DataError(f"images must be float32 [k, C, H, W] with k >= 1, not {images.dtype} {list(images.shape)}")
+    for artifact in artifacts:
+        if tuple(artifact.input_shape) != images.shape[1:]:
+            raise DataError(
+                f"{artifact.path} takes images of {list(artifact.input_shape)}, not {list(images.shape[1:])}"
+            )

@@ -1,0 +1,338 @@
+"""The command line: parse, call the pipeline, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgeprune import __version__
+from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.plan import Budget
+from edgeprune.request import DEFAULT_RATIO, DEMO, Request
+from edgeprune.terminal import Talk
+
+app = typer.Typer(
+    name="edgeprune",
+    help="Prune a CNN by filter similarity, recover it, export it, and measure whether it got faster.",
+    epilog="Exit codes: 0 done, 1 goal missed, 2 usage, 3 device, 4 not trustworthy, 5 parity failed, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+devices_app = typer.Typer(help="The boards edgeprune knows.", invoke_without_command=True)
+app.add_typer(devices_app, name="devices")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; every error ends here with its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    sys.exit(_run())
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except EdgepruneError as error:
+        Talk().failed(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except typer.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if not hasattr(
+            error, "format_message"
+        ):  # click's own usage errors have it; anything else is a bug and keeps its traceback
+            raise
+        Talk().failed(UsageError(error.format_message(), fix="See edgeprune --help, or edgeprune COMMAND --help."))
+        return 2
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def compress(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `edgeprune models`, path/net.py:build, package.module:build, torchvision:NAME or timm:NAME."
+        ),
+    ] = DEMO,
+    target: Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")] = "rpi4",
+    weights: Annotated[Path | None, typer.Option(help="Safetensors or a plain state dict.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: folder, tar, .npz, or path/file.py:function. Labels are optional.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x224x224.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Per channel, of pixels scaled to 0..1, e.g. 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="The same.")] = None,
+    criterion: Annotated[str, typer.Option(help="How filters are ranked: see `edgeprune criteria`.")] = "qsfm",
+    criterion_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of the criterion, e.g. metric=psnr; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help=f"Share of filters to remove in each layer that is cut. [default: {DEFAULT_RATIO}]"),
+    ] = None,
+    macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
+    scope: Annotated[
+        str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")
+    ] = "inner",
+    formats: Annotated[
+        str | None, typer.Option(help="Files to write, e.g. onnx,tflite. [default: all that can be]")
+    ] = None,
+    recover: Annotated[
+        str, typer.Option(help="reconstruct (refit layers, then norms), bn (norms only) or none.")
+    ] = "reconstruct",
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for scoring filters and refitting. [default: a part of --data, which is then not scored]"
+        ),
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(help="How many of them at most.")] = 256,
+    images: Annotated[int, typer.Option(help="How many images to measure accuracy on at most.")] = 10_000,
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/MODEL-TARGET]")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Start from this plan.json instead of scoring.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the plan and print it.")] = False,
+    bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")] = True,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: AsJson = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
+) -> None:
+    """Prune, recover, export, verify, bench here, report.
+
+    With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
+    """
+    request = Request(
+        model=model,
+        target=target,
+        weights=weights,
+        data=data,
+        calibration_data=calibration_data,
+        input_shape=_shape(input_shape),
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        criterion=criterion,
+        criterion_options=_options(criterion_option or []),
+        budget=_budget(ratio, macs),
+        scope=scope,  # type: ignore[arg-type]  # checked by Request.check
+        formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
+        recover=recover,  # type: ignore[arg-type]
+        calibration_images=calibration_images,
+        images=images,
+        out=out,
+        plan=plan,
+        dry_run=dry_run,
+        seed=seed,
+        overwrite=overwrite,
+        bench=bench,
+        command=("edgeprune", *sys.argv[1:]),
+    )
+    request.check()
+    talk = Talk()
+    if model == DEMO and data is None and weights is None:
+        talk.say(
+            "This is the demo: a small residual CNN on scikit-learn's handwritten digits. Accuracy, files and timings are real."
+        )
+        talk.say(
+            "Your own model: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
+        )
+    from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
+
+    outcome = run(request, talk)
+    if outcome.report is None:
+        _print_plan(outcome.plan.to_json(), outcome.whole, as_json)
+    elif as_json:
+        _print_json(outcome.report.to_json())
+    else:
+        from edgeprune.report.render.terminal import renderable
+
+        Console(highlight=False).print(renderable(outcome.report))
+        talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: AsJson = False) -> None:
+    """Print the report of a finished run again."""
+    from edgeprune.report.document import Report
+    from edgeprune.report.render.terminal import renderable
+
+    found = Report.load(run / "report.json")
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        Console(highlight=False).print(renderable(found))
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The networks that come with edgeprune."""
+    from edgeprune.cards import known_models
+
+    cards = known_models().values()
+    rows = [
+        {"name": c.name, "input": "x".join(map(str, c.input.shape)), "classes": c.classes, "title": c.title}
+        for c in cards
+    ]
+    _print_rows("models", rows, as_json)
+
+
+@app.command()
+def criteria(as_json: AsJson = False) -> None:
+    """The ways to rank filters, and their settings."""
+    from edgeprune.criteria import CRITERIA, configure
+
+    known = [configure(name) for name in CRITERIA.table()]
+    rows = [
+        {"name": c.name, "settings": dict(c.settings), "title": (c.function.__doc__ or "").splitlines()[0]}
+        for c in known
+    ]
+    _print_rows("criteria", rows, as_json)
+
+
+@devices_app.callback()
+def devices(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the boards; `edgeprune devices show NAME` prints one with its facts and their sources."""
+    if context.invoked_subcommand:
+        return
+    from edgeprune.target import known_targets, load_target
+
+    targets = [load_target(name) for name in known_targets()]
+    rows = [
+        {
+            "name": t.name,
+            "arch": t.arch,
+            "cores": t.cores,
+            "channel_multiple": t.channel_multiple,
+            "formats": ",".join(t.formats),
+            "title": t.title,
+        }
+        for t in targets
+    ]
+    _print_rows("devices", rows, as_json)
+
+
+@devices_app.command()
+def show(name: Annotated[str, typer.Argument(help="A board, or a TOML file.")], as_json: AsJson = False) -> None:
+    """Print one board: what it is, what to beware of, and where each fact is from."""
+    from edgeprune.target import load_target
+
+    target = load_target(name)
+    if as_json:
+        _print_json({"schema": 1, **target.to_json()})
+        return
+    console = Console(highlight=False)
+    console.print(f"[bold]{target.name}[/]  {target.title}")
+    console.print(
+        f"{target.arch}, {target.cores} cores, channels in multiples of {target.channel_multiple}, {', '.join(target.formats)}"
+    )
+    for warning in target.warnings:
+        console.print(f"beware: {warning}", style="yellow")
+    console.print(
+        _table([{"fact": key, "value": str(fact.value), "source": fact.source} for key, fact in target.facts.items()])
+    )
+
+
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"--input must be channels x height x width, for example 3x224x224; got {text!r}")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option} must be numbers with commas between, for example 0.485,0.456,0.406; got {text!r}"
+        ) from None
+
+
+def _options(pairs: Sequence[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"--criterion-option must be KEY=VALUE, for example metric=psnr; got {pair!r}")
+    return dict((key, value) for key, _, value in (pair.partition("=") for pair in pairs))
+
+
+def _budget(ratio: float | None, macs: float | None) -> Budget:
+    if ratio is not None and macs is not None:
+        raise UsageError("--ratio and --macs exclude each other", fix="Give one of them.")
+    return Budget(macs=macs) if macs is not None else Budget(ratio=DEFAULT_RATIO if ratio is None else ratio)
+
+
+def _print_json(document: Mapping[str, Any]) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _print_plan(plan: Mapping[str, Any], whole: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        _print_json(plan)
+        return
+    widths = {name: len(kept) for name, kept in plan["keep"].items()}
+    rows = [
+        {"layer": name, "filters": size, "kept": widths.get(name, size), "left whole because": whole.get(name, "")}
+        for name, size in plan["sizes"].items()
+    ]
+    console = Console(highlight=False)
+    console.print(_table(rows))
+    console.print(
+        f"{plan['reached']['macs']:.1%} of the MACs would stay (asked: {plan['asked']}). Nothing was written."
+    )
+
+
+def _print_rows(kind: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json({"schema": 1, kind: list(rows)})
+    else:
+        Console(highlight=False).print(_table(rows))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0] if rows else []:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, Mapping) else str(value)
+    return text.replace("[", r"\[")

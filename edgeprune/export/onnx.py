@@ -1,0 +1,150 @@
+"""ONNX: torch's exporter, then onnxsim with its check, then onnx's own checker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeprune import __version__
+from edgeprune.artifact import Artifact
+from edgeprune.errors import ExportError
+from edgeprune.export.graph import export_error, inference_graph
+from edgeprune.export.quiet import quiet
+from edgeprune.export.write import require_fp32, write_artifact
+from edgeprune.model import Model
+from edgeprune.plan import Cost
+from edgeprune.target import Target
+
+OPSET = 18
+"""ONNX operator set: the lowest that torch's exporter writes itself (`torch.onnx.export`, argument opset_version)."""
+IR_VERSION = 8
+"""File format version: the one that goes with opset 18 (onnx/docs/Versioning.md); torch writes 10, which ONNX Runtime
+before 1.18 refuses, though nothing in the file needs it."""
+
+
+def export_onnx(model: Model, cost: Cost, target: Target, precision: str, out: Path) -> Artifact:  # noqa: ARG001 (contract)
+    """Write a model as ONNX: NCHW float32 `input`, `output` (or `output_0`, `output_1` ...), any batch size.
+
+    Args:
+        model: what to write; it is not changed.
+        cost: of the model, for the manifest.
+        target: the board; no board needs anything special yet.
+        precision: "fp32".
+        out: the file, written whole or not at all. The same model and versions give the same bytes.
+
+    Raises:
+        UsageError: another precision.
+        ExportError: an operator has no ONNX form, or the file would exceed ONNX's 2 GB.
+        OutputError: the file cannot be written.
+    """
+    require_fp32("onnx", precision)
+    graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
+    exported = _convert(graph, model.input.shape, any_batch)
+    _forget_origin(exported)
+    simplified, warnings = _simplify(exported, model.input.shape)
+    _describe(simplified, model)
+    details: dict[str, Any] = {
+        "opset": OPSET,
+        "batch": "N" if any_batch else 1,
+        "nodes_exported": len(exported.graph.node),
+        "nodes": len(simplified.graph.node),
+        "warnings": warnings
+        if any_batch
+        else [*warnings, "the model's code fixes the batch size: the file takes one image at a time"],
+    }
+    return write_artifact(model, cost, _checked_bytes(simplified), out, "onnx", "NCHW", details)
+
+
+def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool) -> Any:
+    """The ModelProto that torch's exporter makes of a graph."""
+    image = torch.zeros(1, *shape)
+    names = _output_names(graph)
+    with quiet() as said, torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                graph,
+                (image,),
+                dynamo=True,
+                opset_version=OPSET,
+                external_data=False,
+                input_names=["input"],
+                output_names=names,
+                dynamic_shapes=({0: "N"},) if any_batch else None,
+                verbose=False,
+            )
+            assert program is not None
+            return program.model_proto
+        except Exception as error:  # the exporter raises many unrelated classes
+            raise export_error("the model cannot be written as ONNX", error, graph.graph, said.text()) from error
+
+
+def _output_names(graph: fx.GraphModule) -> list[str]:
+    leaves = torch.utils._pytree.tree_leaves(graph.graph.output_node().args[0])
+    return ["output"] if len(leaves) == 1 else [f"output_{place}" for place in range(len(leaves))]
+
+
+def _forget_origin(proto: Any) -> None:
+    """Remove the stack traces that torch leaves at every node: they hold paths of this machine."""
+
+    def clear(items: Iterable[Any]) -> None:
+        for item in items:
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+
+    clear([proto, proto.graph, *proto.functions])
+    for graph in (proto.graph, *proto.functions):
+        clear([*graph.node, *graph.value_info])
+        for node in graph.node:
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    clear([inner, *inner.node, *inner.value_info]) if inner.node else None
+    clear([*proto.graph.input, *proto.graph.output, *proto.graph.initializer])
+
+
+def _simplify(proto: Any, shape: tuple[int, int, int]) -> tuple[Any, list[str]]:
+    """The model simplified, or as it was with a warning where onnxsim fails its own check."""
+    with quiet():
+        import onnxsim
+
+        try:
+            simplified, same = onnxsim.simplify(proto, check_n=1, test_input_shapes={"input": [1, *shape]})
+        except Exception as error:  # not worth losing a good file over: the parity check judges it
+            return proto, [f"onnxsim failed, the file is not simplified: {type(error).__name__}"]
+    return (simplified, []) if same else (proto, ["onnxsim changed the outputs, the file is not simplified"])
+
+
+def _describe(proto: Any, model: Model) -> None:
+    """Put into the file what a program on the board must know to feed it."""
+    proto.ir_version = IR_VERSION
+    proto.producer_name, proto.producer_version = "edgeprune", __version__
+    facts = {
+        "model": model.name,
+        "plan_fingerprint": model.plans[-1] if model.plans else "",
+        "input_layout": "NCHW",
+        "input_mean": json.dumps(list(model.input.mean)),
+        "input_std": json.dumps(list(model.input.std)),
+    }
+    for key, value in facts.items():
+        proto.metadata_props.add(key=key, value=value)
+
+
+def _checked_bytes(proto: Any) -> bytes:
+    import onnx
+
+    try:
+        content: bytes = proto.SerializeToString(deterministic=True)
+        onnx.checker.check_model(content, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise export_error("the ONNX checker refuses the written model", error) from error
+    except (ValueError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            "the model does not make a valid ONNX file",
+            where=str(error)[:300],
+            fix="A file over 2 GB is not supported.",
+        ) from error
+    return content

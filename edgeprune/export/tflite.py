@@ -1,0 +1,125 @@
+"""TFLite: litert-torch, channels-last, without TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgeprune.artifact import Artifact
+from edgeprune.errors import ExportError, MissingExtraError
+from edgeprune.export.graph import export_error, inference_graph, keep_spatial_axes
+from edgeprune.export.quiet import quiet
+from edgeprune.export.write import require_fp32, write_artifact
+from edgeprune.model import Model
+from edgeprune.plan import Cost
+from edgeprune.target import Target
+
+
+def export_tflite(model: Model, cost: Cost, target: Target, precision: str, out: Path) -> Artifact:  # noqa: ARG001 (contract)
+    """Write a model as TFLite: one float32 NHWC image in; images out (4-D outputs) are NHWC too.
+
+    Args:
+        model: what to write; it is not changed.
+        cost: of the model, for the manifest.
+        target: the board; no board needs anything special yet.
+        precision: "fp32".
+        out: the file, written whole or not at all. The same model and versions give the same bytes.
+
+    Returns:
+        The artifact; its details count the file's operators, and `warnings` names those that make it slow or need more
+        than a plain runtime.
+
+    Raises:
+        UsageError: another precision.
+        MissingExtraError: litert-torch is not installed.
+        ExportError: an operator has no TFLite form.
+        OutputError: the file cannot be written.
+    """
+    require_fp32("tflite", precision)
+    if importlib.util.find_spec("litert_torch") is None:
+        raise MissingExtraError("tflite", "TFLite export")
+    graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
+    content = _convert(keep_spatial_axes(graph), model.input.shape)
+    return write_artifact(model, cost, content, out, "tflite", "NHWC", inspect(content))
+
+
+def _convert(graph: fx.GraphModule, shape: tuple[int, int, int]) -> bytes:
+    channels, height, width = shape
+    with quiet() as said, torch.no_grad():
+        try:
+            import litert_torch
+        except ImportError as error:
+            fix = "pip install --force-reinstall 'edgeprune[tflite]'"
+            raise ExportError("litert-torch cannot be imported", where=str(error)[:300], fix=fix) from error
+        shown = litert_torch.config.show_progress
+        litert_torch.config.show_progress = False  # its progress lines go through Python's stdout, whatever that is now
+        try:
+            converted = litert_torch.convert(_ChannelsLast(graph), (torch.zeros(1, height, width, channels),))
+            content: bytes = converted.model_content()
+            return content
+        except Exception as error:  # the converter raises many unrelated classes
+            raise export_error("the model cannot be written as TFLite", error, graph.graph, said.text()) from error
+        finally:
+            litert_torch.config.show_progress = shown
+
+
+class _ChannelsLast(nn.Module):
+    """The graph with NHWC images in, NHWC images out, and its outputs in a flat tuple."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.wrapped = graph
+        self.training = False  # eval() is refused by traced graphs
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = torch.utils._pytree.tree_leaves(self.wrapped(images.permute(0, 3, 1, 2)))
+        return tuple(output.permute(0, 2, 3, 1) if output.ndim == 4 else output for output in outputs)
+
+
+def inspect(content: bytes) -> dict[str, Any]:
+    """Count the operators of a TFLite file.
+
+    Returns:
+        `operators` {name: count}, `transposes` (of 4-D tensors: a layout the converter could not resolve), `flex` and
+        `custom` (operators that a plain runtime does not have), `warnings`.
+    """
+    operators: Counter[str] = Counter()
+    transposes = 0
+    for name, axes in _operators(content):
+        operators[name] += 1
+        transposes += name == "TRANSPOSE" and axes == 4
+    flex = sum(count for name, count in operators.items() if name.startswith("Flex"))
+    custom = sorted(name for name in operators if not name.isupper())
+    warnings = [f"{transposes} TRANSPOSE of images left in the graph: each costs a copy"] if transposes else []
+    if custom:
+        warnings.append(f"operators a plain TFLite runtime does not have: {', '.join(custom)}")
+    return {
+        "operators": dict(sorted(operators.items())),
+        "transposes": transposes,
+        "flex": flex,
+        "custom": custom,
+        "warnings": warnings,
+    }
+
+
+def _operators(content: bytes) -> Iterator[tuple[str, int]]:
+    """Name (upper case if built in) and number of axes of the first input, for each operator of a file."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    model = schema.Model.GetRootAs(content)
+    codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
+    for subgraph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(subgraph.Operators, range(subgraph.OperatorsLength())):
+            code = codes[operator.OpcodeIndex()]
+            # Old files hold the code in one byte only, where 127 means: see the other field.
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            name = names[number] if number != schema.BuiltinOperator.CUSTOM else code.CustomCode().decode()
+            axes = subgraph.Tensors(operator.Inputs(0)).ShapeLength() if operator.InputsLength() else 0
+            yield name, axes

@@ -1,0 +1,273 @@
+"""Measurement: every raw latency sample of one artifact in one run, and the log that keeps them as they come.
+
+Statistics are computed on reading and never stored. History of the schema: 1, the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import output_error
+from edgeprune.stats import MIN_ROUNDS, median, percentile, robust_spread
+
+SCHEMA = 1
+
+NOISY_SPREAD = 0.10
+"""Block medians that spread by more than this (1.4826 * MAD / median) make a measurement noisy.
+
+pyperf calls a benchmark possibly unstable from a standard deviation of 10 % of the mean. trtexec warns from a
+coefficient of variation of 2.5 % already, on a GPU of its own; a CPU shared with a system passes that often, and the
+paired ratio does not suffer from it.
+"""
+BUSY_CORES = 0.25
+"""CPU time other processes may use beside ours, in cores, on average over the blocks. Our own choice: a quarter of a
+core."""
+
+_THROTTLE_BITS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
+_STICKY = 16  # bits 16 to 19: the same as 0 to 3, at any time since boot (Raspberry Pi documentation, get_throttled)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive timed calls of one artifact.
+
+    Attributes:
+        round: which round of the run, from 0; the blocks of a round are compared with each other.
+        order: place within the round, from 0.
+        samples_ns: the time of each call, from input in memory to output in memory.
+        sensors: what the board's sensors said right after the block; a sensor the board lacks is absent.
+    """
+
+    round: int
+    order: int
+    samples_ns: tuple[int, ...]
+    sensors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def median_ns(self) -> float:
+        """The block's median time."""
+        return median(self.samples_ns)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Block:
+        """The block a JSON document describes."""
+        samples = tuple(int(sample) for sample in document["samples_ns"])
+        return cls(int(document["round"]), int(document["order"]), samples, dict(document["sensors"]))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One artifact, one runtime, one thread count, on one device, in one run.
+
+    Attributes:
+        artifact: SHA-256 of the measured file.
+        path: the file, relative to the run folder.
+        role: "baseline" or "pruned".
+        format: "onnx" or "tflite".
+        precision: "fp32", "fp16" or "int8".
+        runtime: "onnxruntime" or "litert".
+        runtime_version: as the runtime itself says.
+        threads: threads the runtime was told to use.
+        blocks: the samples, in the order they were taken.
+        load_ns: time to read the file and be ready.
+        first_ns: time of the first call.
+        peak_rss_bytes: the most memory the measuring process held, the Python interpreter and the runtime included.
+        device: facts of the machine; `at_start` holds its sensors before the run.
+        warnings: what the reader should know, one sentence each.
+        warm_up: discarded calls: `calls`, `seconds`, and whether times became `stable`.
+        output_sha256: of the bytes of the first output for the first image.
+        session: names the interleaved run; only measurements of one session are comparable round by round.
+    """
+
+    artifact: str
+    path: str
+    role: str
+    format: str
+    precision: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    blocks: tuple[Block, ...]
+    load_ns: int
+    first_ns: int
+    peak_rss_bytes: int
+    device: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
+    output_sha256: str = ""
+    session: str = ""
+
+    @property
+    def samples_ns(self) -> tuple[int, ...]:
+        """Every sample of every block."""
+        return tuple(sample for block in self.blocks for sample in block.samples_ns)
+
+    @property
+    def p50_ms(self) -> float:
+        """The median time, in milliseconds."""
+        return percentile(self.samples_ns, 50) / 1e6
+
+    @property
+    def p90_ms(self) -> float:
+        """The time nine calls of ten stay below, in milliseconds."""
+        return percentile(self.samples_ns, 90) / 1e6
+
+    @property
+    def p99_ms(self) -> float:
+        """The time 99 calls of 100 stay below, in milliseconds."""
+        return percentile(self.samples_ns, 99) / 1e6
+
+    @property
+    def trust(self) -> str:
+        """Either "ok" or the first reason not to believe the times.
+
+        A reason reads "emulated: ...", "throttled: ...", "too few rounds: ...", "busy: ..." or "noisy: ...". The
+        thresholds are `MIN_ROUNDS`, `BUSY_CORES` and `NOISY_SPREAD`, with their sources.
+        """
+        doubts = (_emulated(self), _throttled(self), _too_few(self), _busy(self), _noisy(self))
+        return next((doubt for doubt in doubts if doubt), "ok")
+
+    def to_json(self) -> dict[str, Any]:
+        """This measurement as a JSON document, raw samples included."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Measurement:
+        """The measurement a JSON document describes.
+
+        Raises:
+            EdgepruneError: another schema, or a field is missing or of the wrong kind.
+        """
+        if document.get("schema") != SCHEMA:
+            raise EdgepruneError(
+                f"not a measurement of schema {SCHEMA}",
+                fix="It was written by another version of edgeprune, or is not ours.",
+            )
+        fields = {key: value for key, value in document.items() if key != "schema"}
+        try:
+            fields["blocks"] = tuple(Block.from_json(block) for block in fields["blocks"])
+            fields["warnings"] = tuple(fields["warnings"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EdgepruneError(f"not a measurement: {type(error).__name__}: {error}") from error
+
+
+def _emulated(measurement: Measurement) -> str:
+    return "emulated: these times say nothing about a board" if measurement.device.get("emulated") else ""
+
+
+def _throttled(measurement: Measurement) -> str:
+    before = int(measurement.device.get("at_start", {}).get("throttled", 0))
+    seen = 0
+    for block in measurement.blocks:
+        now = int(block.sensors.get("throttled", 0))
+        # A sticky bit that was set before the run is not this run's fault.
+        seen |= (now | (now & ~before) >> _STICKY) & 0xF
+    names = [name for bit, name in _THROTTLE_BITS.items() if seen >> bit & 1]
+    return f"throttled: {', '.join(names)} during the run" if names else ""
+
+
+def _too_few(measurement: Measurement) -> str:
+    rounds = len(measurement.blocks)
+    return f"too few rounds: {rounds}, needs {MIN_ROUNDS}" if rounds < MIN_ROUNDS else ""
+
+
+def _busy(measurement: Measurement) -> str:
+    others = [block.sensors["other_cores"] for block in measurement.blocks if "other_cores" in block.sensors]
+    cores = sum(others) / len(others) if others else 0.0
+    return f"busy: other processes used {cores:.1f} cores" if cores > BUSY_CORES else ""
+
+
+def _noisy(measurement: Measurement) -> str:
+    spread = robust_spread([block.median_ns for block in measurement.blocks])
+    return f"noisy: blocks spread by {spread:.0%}" if spread > NOISY_SPREAD else ""
+
+
+class MeasurementLog:
+    """`measurements.jsonl`, opened for appending: a block that was appended survives a loss of power.
+
+    Use as a context manager. A line that was torn off in an earlier run is removed on opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> MeasurementLog:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("ab+")
+            self._stream.seek(0)
+            whole = self._stream.read().rfind(b"\n") + 1
+            self._stream.truncate(whole)
+        except OSError as error:
+            raise output_error(error, self.path) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream:
+            self._stream.close()
+
+    def begin(self, measurement: Measurement) -> str:
+        """Write what is known before the first block.
+
+        Returns:
+            The key under which to append its blocks.
+        """
+        key = secrets.token_hex(8)
+        self._write({**replace(measurement, blocks=()).to_json(), "record": "measurement", "key": key})
+        return key
+
+    def append(self, key: str, block: Block, peak_rss_bytes: int) -> None:
+        """Write one block and wait until it is on the disk."""
+        self._write({"record": "block", "key": key, "peak_rss_bytes": peak_rss_bytes, **asdict(block)})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._stream is None:
+            raise ValueError("the log is not open")
+        try:
+            self._stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise output_error(error, self.path) from error
+
+
+def load_measurements(path: Path) -> tuple[Measurement, ...]:
+    """Read what a `MeasurementLog` wrote, also while it is being written or after it was cut off.
+
+    Returns:
+        The measurements with at least one block, in the order they were begun. A torn last line is ignored.
+
+    Raises:
+        EdgepruneError: the file cannot be read, or a whole line is not ours.
+    """
+    found: dict[str, Measurement] = {}
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is empty or torn
+    except OSError as error:
+        raise EdgepruneError(f"cannot read: {error.strerror}", where=str(path)) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            _collect(json.loads(line), found)
+        except (KeyError, TypeError, ValueError, AttributeError, EdgepruneError) as error:
+            raise EdgepruneError(f"not a measurement record: {error}", where=f"{path}:{number}") from error
+    return tuple(measurement for measurement in found.values() if measurement.blocks)
+
+
+def _collect(record: dict[str, Any], found: dict[str, Measurement]) -> None:
+    """Add one line of the log to what was found so far."""
+    kind, key = record.pop("record"), record.pop("key")
+    if kind == "measurement":
+        found[key] = Measurement.from_json(record)
+        return
+    known = found[key]
+    peak = max(known.peak_rss_bytes, int(record["peak_rss_bytes"]))
+    found[key] = replace(known, blocks=(*known.blocks, Block.from_json(record)), peak_rss_bytes=peak)

@@ -1,0 +1,346 @@
+"""The corridor: compress() walks a model through the rooms, stage after stage, and leaves a run folder behind."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
+from edgeprune.artifact import Artifact, Role
+from edgeprune.bench.compare import compare
+from edgeprune.bench.session import measure
+from edgeprune.bench.transport import Local
+from edgeprune.channels import ChannelMap
+from edgeprune.criteria import Criterion, configure
+from edgeprune.data import ImageSet, check_labels, load_images, split, without
+from edgeprune.errors import UsageError
+from edgeprune.export import EXPORTERS, available_formats
+from edgeprune.export.parity import check
+from edgeprune.journal import Journal, Listener, Nobody
+from edgeprune.measurement import Measurement
+from edgeprune.model import Model, known_models, load_model, save_model, with_tensors
+from edgeprune.plan import Cost, PruningPlan
+from edgeprune.program import Program, capture
+from edgeprune.prune.allocate import allocate, left_whole
+from edgeprune.prune.cost import cost
+from edgeprune.prune.score import Scorer
+from edgeprune.prune.surgery import apply, check_plan
+from edgeprune.prune.trace import trace
+from edgeprune.recover.batchnorm import reestimate
+from edgeprune.recover.reconstruct import Cut, reconstruct
+from edgeprune.report.build import Evidence, Pruning, build
+from edgeprune.report.document import Report
+from edgeprune.report.parts import Accuracy, DataUse, Images, Method, RunFacts, Shares, Stage, Subject
+from edgeprune.request import Request
+from edgeprune.runfolder import check_free, staged
+from edgeprune.target import Target, load_target
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+_BATCH = 32
+_PARITY_IMAGES = 32
+_BENCH_IMAGES = 8
+_PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A model and what tracing found out about it."""
+
+    model: Model
+    program: Program
+    channel_map: ChannelMap
+    cost: Cost
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Images to calibrate with and images to score with; they share none."""
+
+    calibration: ImageSet
+    scoring: ImageSet
+
+    def batches(self, model: Model) -> list[Tensor]:
+        """The calibration images as the model wants them, float32 [n, channels, height, width] each."""
+        return [torch.from_numpy(batch) for batch in self.calibration.batches(model.input, _BATCH)]
+
+    def first(self, model: Model, count: int) -> np.ndarray:
+        """The first calibration images in one array, float32 [n <= count, channels, height, width]."""
+        return model.input.normalise(self.calibration.images[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        plan: the decision.
+        whole: channel space -> why it was left whole.
+        report: everything found out; None after a dry run.
+        folder: the run folder; None after a dry run.
+    """
+
+    plan: PruningPlan
+    whole: dict[str, str]
+    report: Report | None = None
+    folder: Path | None = None
+
+
+def compress(request: Request, listener: Listener | None = None) -> Outcome:
+    """Prune a model, recover it, export it, verify and measure the files, and report.
+
+    Raises:
+        EdgepruneError: see `edgeprune.errors`; nothing is left behind then.
+    """
+    request.check()
+    journal = Journal(listener or Nobody())
+    target = load_target(request.target)
+    criterion = configure(request.criterion, request.criterion_options)
+    formats = _formats(request, target, journal)
+    given = PruningPlan.load(request.plan) if request.plan else None
+    with journal.stage("load"):
+        model = _model(request, journal)
+    out = request.out or Path("runs") / f"{_UNSAFE.sub('-', model.name)}-{target.name}"
+    if not request.dry_run:
+        check_free(out, request.overwrite)
+    photos = _photos(request, model, journal)
+    uncut = _traced(model, journal)
+    check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
+    whole = left_whole(uncut.channel_map, request.scope)
+    plan = given or _decide(request, uncut, photos, criterion, target, journal)
+    check_plan(plan, uncut.channel_map)
+    if request.dry_run:
+        return Outcome(plan, whole)
+    with staged(out) as folder:
+        report = _carry_out(request, plan, uncut, photos, target, formats, folder, journal)
+    return Outcome(plan, whole, report, out)
+
+
+def _carry_out(
+    request: Request,
+    plan: PruningPlan,
+    uncut: Traced,
+    photos: Photos,
+    target: Target,
+    formats: Sequence[str],
+    folder: Path,
+    journal: Journal,
+) -> Report:
+    """Everything after the decision, into the run folder."""
+    with journal.stage("cut"):
+        plan.save(folder / "plan.json")
+        cut = apply(plan, uncut.channel_map, uncut.model)
+    pruned = _traced(cut, journal)
+    recovered, recovery = _recover(request, plan, uncut, pruned, photos, journal)
+    accuracy = _accuracy((uncut.model, pruned.model, recovered), request.recover != "none", photos.scoring, journal)
+    save_model(recovered, folder)
+    artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
+    measurements = _measure(request, artifacts, target, folder, photos, uncut.model, journal)
+    weights, parameters = uncut.model.weights, uncut.cost.parameters
+    with journal.stage("report"):
+        facts = RunFacts(
+            command=request.command,
+            seed=request.seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={"python": platform.python_version(), **_versions()},
+            stages=tuple(Stage(name, round(seconds, 3)) for name, seconds in journal.seconds.items()),
+            warnings=tuple(journal.warnings),
+        )
+        report = build(
+            Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
+            target,
+            Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery),
+            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements)),
+            facts,
+        )
+        report.save(folder)
+    return report
+
+
+def _formats(request: Request, target: Target, journal: Journal) -> tuple[str, ...]:
+    """The formats to write: those asked for, or all that can be written here and that the target runs."""
+    known = available_formats()
+    for name in request.formats or ():
+        if name not in known:
+            EXPORTERS.load(name)
+        if known[name]:
+            raise UsageError(f"cannot write {name}: {known[name]}")
+    if request.formats is not None:
+        return request.formats
+    for name in target.formats:
+        if known.get(name):
+            journal.warn(f"no {name} file is written: {known[name]}")
+    return tuple(name for name in target.formats if not known.get(name, "unknown"))
+
+
+def _model(request: Request, journal: Journal) -> Model:
+    model = load_model(
+        request.model, weights=request.weights, input_shape=request.input_shape, mean=request.mean, std=request.std
+    )
+    if not model.weights:
+        journal.warn(
+            "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity nor accuracy means anything (give --weights FILE)"
+        )
+    return model
+
+
+def _photos(request: Request, model: Model, journal: Journal) -> Photos:
+    """Images to calibrate and to score with, decoded."""
+    card = known_models().get(request.model)
+    data = request.data or (card.data if card else None)
+    if not data:
+        raise UsageError(
+            "images are needed: to compare feature maps, to refit layers, to verify the files and to time them",
+            fix="Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function.",
+        )
+    calibration = request.calibration_data or (card.calibration_data if card and not request.data else None)
+    with journal.stage("images") as tick:
+        if not calibration or calibration == data:
+            limit = request.images + request.calibration_images
+            images = load_images(data, model.input, limit=limit, seed=request.seed, tick=tick)
+            first, second = split(images, request.calibration_images, request.seed)
+        else:
+            first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
+            second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
+    for images in {id(first.skipped): first, id(second.skipped): second}.values():
+        if images.skipped:
+            journal.warn(
+                f"{len(images.skipped)} broken images of {images.source} were skipped, {images.skipped[0]} first"
+            )
+    scoring = without(second, first)
+    if len(scoring) < len(second):
+        journal.warn(
+            f"{len(second) - len(scoring)} images of {second.source} are also calibration images and were not scored"
+        )
+    return Photos(first, scoring)
+
+
+def _traced(model: Model, journal: Journal) -> Traced:
+    with journal.stage("trace"):
+        program = capture(model.module, model.input.shape)
+        channel_map = trace(program)
+        return Traced(model, program, channel_map, cost(program, channel_map, model.module))
+
+
+def _decide(
+    request: Request, uncut: Traced, photos: Photos, criterion: Criterion, target: Target, journal: Journal
+) -> PruningPlan:
+    whole = left_whole(uncut.channel_map, request.scope)
+    names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
+    with journal.stage("score") as tick:
+        scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, photos.batches(uncut.model))
+        scored = scorer.score(criterion, names, request.seed, tick)
+    with journal.stage("allocate"):
+        return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
+
+
+def _recover(
+    request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, journal: Journal
+) -> tuple[Model, Method]:
+    if request.recover == "none":
+        return pruned.model, Method("none")
+    batches = photos.batches(uncut.model)
+    settings = {"images": len(photos.calibration)}
+    with journal.stage("recover") as tick:
+        if request.recover == "bn":
+            module = with_tensors(pruned.model.module, {})
+            reestimate(pruned.program, module, batches, tick)
+            return replace(pruned.model, module=module), Method("bn", settings)
+        cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
+        model, refits = reconstruct(cut, batches, tick=tick)
+    errors = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
+    return model, Method("reconstruct", {**settings, "held_out_error_ratio": errors})
+
+
+def _accuracy(models: tuple[Model, Model, Model], recovered: bool, images: ImageSet, journal: Journal) -> Accuracy:
+    """Accuracy of the uncut, the cut, and the recovered model; agreement with the uncut one where there are no labels."""
+    with journal.stage("accuracy") as tick:
+        count = 3 if recovered else 2
+        found = [predict(model, images, _part(tick, place, count)) for place, model in enumerate(models[:count])]
+    truth = found[0].ranked[:, 0] if images.labels is None else images.labels
+
+    def shares(k: int) -> Shares:
+        after = [one.top(k, truth) for one in found[1:]]
+        return Shares(found[0].top(k, truth), after[0], after[1] if recovered else None)
+
+    top1 = shares(1)
+    top5 = shares(5) if images.labels is not None and found[0].classes >= TOP5_FROM_CLASSES else None
+    metric = "agreement" if images.labels is None else "top1"
+    return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5)
+
+
+def _part(tick: Callable[[int, int], None], place: int, count: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts."""
+    return lambda done, total: tick(place * total + done, count * total)
+
+
+def _export(
+    models: Sequence[tuple[Model, Cost]],
+    target: Target,
+    formats: Sequence[str],
+    folder: Path,
+    photos: Photos,
+    journal: Journal,
+) -> tuple[Artifact, ...]:
+    """Every format of every model, each compared with its model before it counts."""
+    found = []
+    roles: tuple[Role, Role] = ("baseline", "pruned")
+    for name in formats:
+        exporter = EXPORTERS.load(name)
+        for role, (model, its_cost) in zip(roles, models, strict=True):
+            with journal.stage(f"export {name}"):
+                artifact = exporter(model, its_cost, target, "fp32", folder / f"{role}-fp32.{name}")
+            with journal.stage("parity"):
+                checked = check(artifact, folder, model, photos.first(model, _PARITY_IMAGES))
+                checked.save_manifest(folder)
+            found.append(checked)
+    return tuple(found)
+
+
+def _measure(
+    request: Request,
+    artifacts: tuple[Artifact, ...],
+    target: Target,
+    folder: Path,
+    photos: Photos,
+    model: Model,
+    journal: Journal,
+) -> tuple[Measurement, ...]:
+    if not request.bench or not artifacts:
+        return ()
+    cores = len(os.sched_getaffinity(0))
+    threads = tuple(sorted({min(count, cores) for count in target.threads}))
+    with journal.stage("bench") as tick, Local() as transport:
+        return measure(
+            artifacts,
+            folder,
+            photos.first(model, _BENCH_IMAGES),
+            threads,
+            transport=transport,
+            seed=request.seed,
+            tick=tick,
+        )
+
+
+def _data_use(photos: Photos) -> DataUse:
+    sides = (Images(side.source, len(side), side.skipped) for side in (photos.calibration, photos.scoring))
+    return DataUse(*sides)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

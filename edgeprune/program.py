@@ -1,0 +1,279 @@
+"""Program: a model as the list of tensor operators it performs, and a `Walk` that runs it piece by piece.
+
+The operators come from `torch.export` (functional ATen, nothing decomposed), so what is seen here is what is exported to ONNX,
+and a network that can be exported can be traced. Stored tensors are looked up in the module by name each time they are used:
+changing a weight of the module changes what the next operator computes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from edgeprune.errors import TraceError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model's forward pass as a graph.
+
+    Attributes:
+        graph: functional ATen operators in the order they run.
+        stored: graph placeholder -> name of the module's parameter or buffer.
+        constants: graph placeholder -> tensor that the forward pass made itself.
+        inputs: the placeholder of the images (exactly one).
+        shapes: node -> shape of its (first) tensor for a batch of `batch` images; a node without a tensor is absent.
+        batch: the batch size of `shapes`.
+        any_batch: whether other batch sizes may be run.
+    """
+
+    graph: fx.Graph
+    stored: Mapping[str, str]
+    constants: Mapping[str, Tensor]
+    input: str
+    shapes: Mapping[str, Shape]
+    batch: int
+    any_batch: bool
+
+    @cached_property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """The operators, in the order they run."""
+        return tuple(node for node in self.graph.nodes if node.op == "call_function")
+
+    @cached_property
+    def outputs(self) -> tuple[fx.Node, ...]:
+        """The nodes whose values the model returns."""
+        found: list[fx.Node] = []
+        map_arg(self.graph.output_node().args[0], found.append)
+        return tuple(found)
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Node name -> its place in `nodes`; the images come before all of them, at -1."""
+        return {self.input: -1, **{node.name: place for place, node in enumerate(self.nodes)}}
+
+    @cached_property
+    def last_use(self) -> Mapping[str, int]:
+        """Node name -> place of the last operator that reads it (after the end for outputs)."""
+        last = {node.name: len(self.nodes) for node in self.outputs}
+        for node in self.graph.nodes:
+            places = [self.position[user.name] for user in node.users if user.name in self.position]
+            last[node.name] = max([last.get(node.name, -1), *places])
+        return last
+
+    @cached_property
+    def alive_bytes(self) -> tuple[int, ...]:
+        """For each operator, the bytes of fp32 values still needed right after it, for one image."""
+        alive = self.image_bytes(self.input)
+        sizes: list[int] = []
+        ending: dict[int, int] = {}
+        ending[self.last_use[self.input]] = alive
+        for place, node in enumerate(self.nodes):
+            size = self.image_bytes(node.name)
+            last = max(self.last_use[node.name], place)
+            ending[last] = ending.get(last, 0) + size
+            alive += size - ending.get(place, 0)
+            sizes.append(alive)
+        return tuple(sizes)
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The most bytes of fp32 values alive at once for one image: what an operator reads, writes, and what waits for later."""
+        before = (self.image_bytes(self.input), *self.alive_bytes)
+        return max(
+            (kept + self.image_bytes(node.name) for kept, node in zip(before, self.nodes, strict=False)),
+            default=before[0],
+        )
+
+    def image_bytes(self, name: str) -> int:
+        """Bytes of a node's fp32 value for one image."""
+        shape = self.shapes.get(name, ())
+        return 4 * torch.Size(shape).numel() // self.batch if shape else 0
+
+
+def layer_of(node: fx.Node) -> str:
+    """The module path a node comes from, "features.3.conv"; the node's own name where there is none."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = stack[-1][0] if stack else ""
+    return path if path and not path.startswith("_") else node.name
+
+
+def operator_of(node: fx.Node) -> str:
+    """The operator's plain name: "conv2d", "add", "view"."""
+    target = node.target
+    return (
+        target._schema.name.removeprefix("aten::")
+        if isinstance(target, torch._ops.OpOverload)
+        else str(getattr(target, "__name__", target))
+    )
+
+
+def capture(module: nn.Module, shape: Shape, batch: int = 2) -> Program:
+    """Trace a module in eval mode for images of `shape` (channels, height, width).
+
+    Any batch size is allowed for where the model's own code allows it.
+
+    Raises:
+        TraceError: `torch.export` cannot follow the model; the message is its own.
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    # Values are of no matter to the graph, but a constant image hides nothing from a model that divides by its range.
+    images = torch.linspace(-1, 1, batch * torch.Size(shape).numel(), device=device).reshape(batch, *shape)
+    exported, any_batch = _export(module, images)
+    signature = exported.graph_signature
+    constants = {name: exported.constants[key] for name, key in signature.inputs_to_lifted_tensor_constants.items()}
+    if len(signature.user_inputs) != 1:
+        raise TraceError(f"the model takes {len(signature.user_inputs)} inputs, only one image tensor is supported")
+    program = Program(
+        graph=exported.graph,
+        stored={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
+        constants={name: value for name, value in constants.items() if isinstance(value, Tensor)},
+        input=str(signature.user_inputs[0]),
+        shapes={},
+        batch=batch,
+        any_batch=any_batch,
+    )
+    return Program(**{**program.__dict__, "shapes": _shapes(program, module, images)})
+
+
+def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedProgram, bool]:
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(module, (images,), dynamic_shapes=dynamic).run_decompositions({}), True
+        except Exception:  # torch.export raises many unrelated classes; the second try tells what is really wrong
+            pass
+        try:
+            return torch.export.export(module, (images,)).run_decompositions({}), False
+        except Exception as error:
+            raise TraceError(
+                "the model cannot be traced by torch.export",
+                where=_first_lines(error),
+                fix="Rewrite the named line so that it does not depend on the values of tensors (see torch.export's documentation).",
+            ) from error
+
+
+def _first_lines(error: Exception) -> str:
+    """The cause as torch tells it, and the last line of the user's code that it names."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    places = [line for line in lines if line.startswith('File "') and "/torch/" not in line]
+    return "\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *places[-1:]])
+
+
+def _shapes(program: Program, module: nn.Module, images: Tensor) -> dict[str, Shape]:
+    """The shape of every value, found by running the program once."""
+    values: dict[str, Any] = {program.input: images}
+    state = stored_tensors(module)
+    shapes: dict[str, Shape] = {program.input: tuple(images.shape)}
+    for name, tensor in program.stored.items():
+        shapes[name] = tuple(state[tensor].shape)
+    for name, constant in program.constants.items():
+        shapes[name] = tuple(constant.shape)
+    for place, node in enumerate(program.nodes):
+        value = values[node.name] = run_node(program, node, values, state)
+        first = value[0] if isinstance(value, tuple | list) and value else value
+        if isinstance(first, Tensor):
+            shapes[node.name] = tuple(first.shape)
+        _forget(program, values, place)
+    return shapes
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by name, a shared one under each of its names."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+    """Perform one operator on the values it reads."""
+
+    def read(argument: fx.Node) -> Any:
+        if argument.name in program.stored:
+            return state[program.stored[argument.name]]
+        return program.constants[argument.name] if argument.name in program.constants else values[argument.name]
+
+    arguments = map_arg(node.args, read)
+    named = map_arg(node.kwargs, read)
+    assert callable(node.target)
+    with torch.no_grad():
+        return node.target(*arguments, **named)  # type: ignore[misc]
+
+
+def _forget(program: Program, values: dict[str, Any], place: int) -> None:
+    """Drop the values no later operator reads."""
+    for name in [name for name in values if program.last_use[name] <= place]:
+        del values[name]
+
+
+class Walk:
+    """Runs a program over batches of images up to one node after another, front to back.
+
+    Asking for nodes in the order they run costs about one forward pass in all: between two questions the walk keeps, for each batch,
+    the values alive at the last place where they fit into `memory_bytes` (or at the narrowest place, if none does). Weights may be
+    changed between questions if no operator before the last asked node reads them.
+
+    Args:
+        program: what to run.
+        module: where the stored tensors are.
+        batches: images, each a float32 tensor [n, channels, height, width].
+        memory_bytes: how much to keep between questions, for all batches together.
+    """
+
+    def __init__(
+        self, program: Program, module: nn.Module, batches: Sequence[Tensor], memory_bytes: int = 1 << 30
+    ) -> None:
+        self._program, self._module = program, module
+        self._batches = batches
+        self._limit = memory_bytes // max(1, sum(len(batch) for batch in batches))
+        self._restart()
+
+    def _restart(self) -> None:
+        self._place = -1
+        self._kept: list[dict[str, Any]] = [{self._program.input: batch} for batch in self._batches]
+
+    def _resting_place(self, goal: int) -> int:
+        """Where to keep the values when the walk has come to `goal`."""
+        alive = self._program.alive_bytes
+        places = range(max(self._place, 0), goal + 1)
+        fitting = [place for place in places if alive[place] <= self._limit]
+        return fitting[-1] if fitting else min(places, key=lambda place: alive[place], default=self._place)
+
+    def stream(self, node: str) -> Iterator[Tensor]:
+        """The node's value for each batch in turn, a tensor [n, ...]. The walk moves on once all batches were taken."""
+        for (value,) in self.stream_all((node,)):
+            yield value
+
+    def stream_all(self, nodes: Sequence[str]) -> Iterator[tuple[Tensor, ...]]:
+        """The values of several nodes for each batch in turn, in the order asked."""
+        program = self._program
+        missing = [node for node in nodes if node not in self._kept[0]] if self._kept else []
+        if any(program.position[node] <= self._place for node in missing):
+            self._restart()  # asked out of order: slower, never wrong
+        goal = max([self._place, *(program.position[node] for node in missing)])
+        rest = self._resting_place(goal)
+        state = stored_tensors(self._module)
+        kept: list[dict[str, Any]] = []
+        for start in self._kept:
+            values, saved = dict(start), dict(start)
+            asked = {node: start[node] for node in nodes if node in start}
+            for place in range(self._place + 1, goal + 1):
+                name = program.nodes[place].name
+                values[name] = run_node(program, program.nodes[place], values, state)
+                if name in nodes:
+                    asked[name] = values[name]
+                _forget(program, values, place)
+                if place == rest:
+                    saved = dict(values)
+            kept.append(saved)
+            yield tuple(asked[node] for node in nodes)
+        self._place, self._kept = rest, kept

@@ -1,0 +1,83 @@
+"""score: a criterion, asked about each space in the order of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeprune.channels import ChannelMap, Space
+from edgeprune.criteria import Criterion, FilterView, Side
+from edgeprune.errors import EdgepruneError
+from edgeprune.program import Program, Walk, stored_tensors
+from edgeprune.progress import Tick, silent
+from edgeprune.prune.allocate import Scored
+
+
+class Scorer:
+    """Scores spaces of one model on one set of calibration images, walking the network once.
+
+    Args:
+        channel_map: of the model.
+        program: of the model.
+        module: the model.
+        batches: calibration images, float32 [n, channels, height, width] each.
+    """
+
+    def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, batches: Sequence[Tensor]) -> None:
+        self._map, self._program = channel_map, program
+        self._state = stored_tensors(module)
+        self._walk = Walk(program, module, batches)
+
+    def score(self, criterion: Criterion, names: Sequence[str], seed: int = 0, tick: Tick = silent) -> Scored:
+        """The scores of the named spaces.
+
+        Raises:
+            EdgepruneError: a criterion returned something other than one finite number a filter.
+        """
+        spaces = sorted(
+            (self._map.space(name) for name in names), key=lambda space: self._program.position.get(space.after, 0)
+        )
+        scores: dict[str, Tensor] = {}
+        for done, space in enumerate(spaces):
+            tick(done, len(spaces))
+            scores[space.name] = _checked(criterion, space, criterion(self._view(space, seed)))
+        tick(len(spaces), len(spaces))
+        return Scored(criterion.name, dict(criterion.settings), scores)
+
+    def _view(self, space: Space, seed: int) -> FilterView:
+        return FilterView(space.name, space.size, self._weight(space), lambda side: self._maps(space, side), seed)
+
+    def _weight(self, space: Space) -> Tensor:
+        """Each filter flattened, float32 [n, d]; a layer that makes only some of the channels has zeros for the others."""
+        parts = []
+        for layer in self._map.layers:
+            mine = (layer.outputs >= space.first) & (layer.outputs < space.first + space.size)
+            if mine.any() and layer.name in space.producers:
+                rows = self._state[layer.weight].detach().float().flatten(1)
+                part = rows.new_zeros(space.size, rows.shape[1])
+                part[torch.from_numpy(layer.outputs[mine] - space.first)] = rows[torch.from_numpy(np.flatnonzero(mine))]
+                parts.append(part)
+        return torch.cat(parts, dim=1)
+
+    def _maps(self, space: Space, side: Side) -> Iterator[Tensor]:
+        """The space's feature maps, one batch after another, float32 [images, n, height, width]."""
+        node = space.after if side == "after" else space.before
+        labels = self._map.labels[node]
+        places = torch.tensor([np.flatnonzero(labels == space.first + channel)[0] for channel in range(space.size)])
+        whole = len(places) == len(labels) and bool((places == torch.arange(len(labels))).all())
+        for value in self._walk.stream(node):
+            maps = value if whole else value.index_select(1, places)
+            yield maps.reshape(maps.shape[0], maps.shape[1], -1, maps.shape[-1] if maps.ndim > 3 else 1).float()
+
+
+def _checked(criterion: Criterion, space: Space, scores: Tensor) -> Tensor:
+    if tuple(scores.shape) != (space.size,) or not bool(torch.isfinite(scores).all()):
+        raise EdgepruneError(
+            f"criterion {criterion.name!r} did not return {space.size} finite scores",
+            where=f"space {space.name}: shape {tuple(scores.shape)}",
+            fix="Check the calibration images; if they are sound, this is a fault of the criterion.",
+        )
+    return scores.detach().cpu()

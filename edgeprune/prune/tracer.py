@@ -1,0 +1,121 @@
+"""Tracer: what has been found so far while labels flow through a program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from edgeprune.channels import FIXED, Labels
+from edgeprune.program import Program, layer_of
+from edgeprune.prune.labels import Ties, fixed, on_axis, varying
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRow:
+    """A convolution or linear layer as met: see `edgeprune.channels.Layer`."""
+
+    node: fx.Node
+    unit_macs: int
+    outputs: Labels
+    inputs: Labels
+
+
+@dataclass
+class Tracer:
+    """Collects filters, ties, slots, protections and layers; the rules of `edgeprune.prune.operators` write into it.
+
+    Attributes:
+        program: what is traced.
+        ties: which filters go together.
+        found: node -> its labels.
+        slots: (stored tensor, axis) -> labels.
+        reasons: filter -> why it is protected.
+        producers: first filter -> (layer, count), in the order met.
+        layers: rows for counting.
+    """
+
+    program: Program
+    ties: Ties = field(default_factory=Ties)
+    found: dict[str, Labels] = field(default_factory=dict)
+    slots: dict[tuple[str, int], Labels] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    producers: dict[int, tuple[str, int]] = field(default_factory=dict)
+    layers: list[LayerRow] = field(default_factory=list)
+
+    def shape(self, node: Any) -> tuple[int, ...]:
+        """Shape of a node's value for the example batch."""
+        return self.program.shapes.get(node.name, ())
+
+    def layer(self, node: fx.Node) -> str:
+        """Module path of a node."""
+        return layer_of(node)
+
+    def argument(self, node: fx.Node, place: int, name: str) -> Any:
+        """An argument given by place or by name; None if not given."""
+        return node.args[place] if len(node.args) > place else node.kwargs.get(name)
+
+    def stored(self, node: Any) -> str | None:
+        """Name of the stored tensor a node stands for; None if it is computed or absent."""
+        return self.program.stored.get(node.name) if isinstance(node, fx.Node) else None
+
+    def labels(self, node: Any) -> Labels:
+        """Labels of a node's value; a stored tensor, constant or image has none."""
+        return self.found.get(node.name, fixed(len(self.shape(node))))
+
+    def channels(self, node: Any, axis: int) -> Labels | None:
+        """The filter of each index of one axis, or None if another axis carries channels too."""
+        return on_axis(self.labels(node), axis, self.shape(node)[axis])
+
+    def filters(self, node: fx.Node, count: int) -> Labels:
+        """New filters made by a layer."""
+        atoms = self.ties.new(count)
+        self.producers[int(atoms[0])] = (self.layer(node), count)
+        return atoms
+
+    def slot(self, tensor: str | None, axis: int, channels: Labels) -> None:
+        """Note that an axis of a stored tensor carries channels; a tensor used twice ties its two uses."""
+        if tensor is None or (channels == FIXED).all():
+            return
+        known = self.slots.setdefault((tensor, axis), channels)
+        if known is not channels:
+            mixed = (known == FIXED) != (channels == FIXED)
+            self.protect(np.where(known == FIXED, channels, known)[mixed], f"{tensor} is used twice in different ways")
+            self.ties.tie(known, channels)
+
+    def tie(self, left: Labels, right: Labels) -> None:
+        """Tie two label arrays of one shape."""
+        self.ties.tie(left, right)
+
+    def protect(self, labels: Labels, reason: str) -> None:
+        """Keep these filters whole; the first reason given is the one told."""
+        for atom in np.unique(labels[labels != FIXED]).tolist():
+            self.reasons.setdefault(atom, reason)
+
+    def layer_row(self, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels) -> None:
+        """Note a layer for counting."""
+        self.layers.append(LayerRow(node, unit_macs, outputs, inputs))
+
+    def operand(self, node: fx.Node, ndim: int) -> Labels:
+        """Labels of an operand, with leading axes added as broadcasting does."""
+        labels = self.labels(node)
+        return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
+
+    def follows(self, other: fx.Node, labels: Labels, ndim: int) -> bool:
+        """Whether an operand without channels can stand beside `labels` when they are cut.
+
+        It can where it has length 1 on their axis, or where it is a stored tensor, which is then cut along.
+        """
+        shape = self.shape(other)
+        offset = ndim - len(shape)
+        axes = [axis for axis in varying(labels) if axis >= offset and shape[axis - offset] > 1]
+        if not axes:
+            return True
+        tensor = self.stored(other)
+        channels = on_axis(labels, axes[0], shape[axes[0] - offset])
+        if tensor is None or len(axes) > 1 or channels is None:
+            return False
+        self.slot(tensor, axes[0] - offset, channels)
+        return True

@@ -1,0 +1,196 @@
+"""The values that walked through a run, gathered into a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgeprune import __version__
+from edgeprune.artifact import Artifact
+from edgeprune.measurement import Measurement
+from edgeprune.plan import Cost, PruningPlan
+from edgeprune.report.document import Report
+from edgeprune.report.parts import (
+    Accuracy,
+    Board,
+    BudgetFacts,
+    Costs,
+    DataUse,
+    Layer,
+    Machine,
+    Method,
+    Protected,
+    RunFacts,
+    SpeedUp,
+    Subject,
+    Timing,
+    Verdict,
+)
+from edgeprune.stats import percentile
+from edgeprune.target import Target
+
+_HOST = "host"
+
+
+class Compared(Protocol):
+    """What a report wants of a comparison; `edgeprune.bench` makes them."""
+
+    @property
+    def baseline(self) -> str:
+        """Path of the uncut file."""
+
+    @property
+    def candidate(self) -> str:
+        """Path of the cut file."""
+
+    @property
+    def runtime(self) -> str:
+        """That ran both."""
+
+    @property
+    def threads(self) -> int:
+        """That the runtime used."""
+
+    @property
+    def ratio(self) -> float:
+        """Time of the baseline over time of the candidate."""
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The ratio's 95 % interval."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said."""
+
+    @property
+    def rounds(self) -> int:
+        """How many paired rounds it rests on."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What was decided and done to the model.
+
+    Attributes:
+        plan: the decision.
+        baseline: cost of the uncut model.
+        pruned: cost of the cut model.
+        protected: layer name to the reason for which it was left whole.
+        recovery: how it was made good again, Method("none") if it was not.
+    """
+
+    plan: PruningPlan
+    baseline: Cost
+    pruned: Cost
+    protected: Mapping[str, str]
+    recovery: Method
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found out about the result.
+
+    Attributes:
+        data: the images used.
+        accuracy: None if there was nothing to score on.
+        artifacts: the files handed over.
+        measurements: of these files.
+        comparisons: of these measurements.
+    """
+
+    data: DataUse
+    accuracy: Accuracy | None = None
+    artifacts: Sequence[Artifact] = ()
+    measurements: Sequence[Measurement] = ()
+    comparisons: Sequence[Compared] = ()
+
+
+def build(model: Subject, target: Target, pruning: Pruning, evidence: Evidence, run: RunFacts) -> Report:
+    """Gather a run's values into a report. It computes nothing that its parts do not already say."""
+    plan, names = pruning.plan, _names(evidence)
+    return Report(
+        edgeprune_version=__version__,
+        model=model,
+        target=Board(target.name, target.title, target.arch, plan.channel_multiple, target.warnings),
+        devices=_machines(evidence.measurements, target),
+        data=evidence.data,
+        criterion=Method(plan.criterion, plan.settings),
+        recovery=pruning.recovery,
+        budget=BudgetFacts(plan.budget.to_json(), {"macs": plan.macs_kept}, plan.fingerprint),
+        cost=Costs(pruning.baseline, pruning.pruned),
+        accuracy=evidence.accuracy,
+        layers=tuple(Layer(name, size, plan.width(name)) for name, size in plan.sizes.items()),
+        protected=tuple(Protected(name, reason) for name, reason in pruning.protected.items()),
+        artifacts=tuple(evidence.artifacts),
+        measurements=tuple(_timing(one, names) for one in evidence.measurements),
+        comparisons=tuple(_speed_up(one, names) for one in evidence.comparisons),
+        run=run,
+    )
+
+
+def machine_name(facts: Mapping[str, Any]) -> str:
+    """One line that tells a machine from others: the board if it has a name, the processor, cores, architecture."""
+    cores = facts.get("cores")
+    parts = (facts.get("model"), facts.get("cpu"), f"{cores} cores" if cores else None, facts.get("machine"))
+    name = ", ".join(str(part) for part in parts if part) or "a machine that does not name itself"
+    return f"{name}, emulated" if facts.get("emulated") else name
+
+
+def _names(evidence: Evidence) -> dict[str, str]:
+    """What an artifact may be called by (its hash, the path it was measured at) to its path in the run folder."""
+    names = {artifact.sha256: artifact.path for artifact in evidence.artifacts}
+    paths = {one.path: names.get(one.artifact, one.path) for one in evidence.measurements}
+    return {**names, **paths}
+
+
+def _machines(measurements: Sequence[Measurement], target: Target) -> tuple[Machine, ...]:
+    machines = {}
+    for one in measurements:
+        # The sensors before the run belong to the measurement, not to the machine.
+        facts = {name: value for name, value in one.device.items() if name != "at_start"}
+        name = machine_name(facts)
+        machines[name] = Machine(name, _is_target(facts, target), facts)
+    return tuple(machines.values())
+
+
+def _is_target(facts: Mapping[str, Any], target: Target) -> bool:
+    """Whether a machine is the target: it is the host and the host was asked for, or the board says its name."""
+    if facts.get("emulated"):
+        return False
+    return target.name == _HOST or target.title.casefold() in str(facts.get("model", "")).casefold()
+
+
+def _timing(one: Measurement, names: Mapping[str, str]) -> Timing:
+    samples = one.samples_ns
+    return Timing(
+        artifact=names.get(one.artifact, one.path),
+        runtime=one.runtime,
+        runtime_version=one.runtime_version,
+        threads=one.threads,
+        samples=len(samples),
+        p50_ms=one.p50_ms,
+        p90_ms=one.p90_ms,
+        p99_ms=one.p99_ms,
+        quantiles_ms=tuple(percentile(samples, percent) / 1e6 for percent in range(0, 101, 5)),
+        load_ms=one.load_ns / 1e6,
+        first_ms=one.first_ns / 1e6,
+        peak_rss_bytes=one.peak_rss_bytes,
+        device=machine_name(one.device),
+        trust=one.trust,
+        warnings=one.warnings,
+    )
+
+
+def _speed_up(one: Compared, names: Mapping[str, str]) -> SpeedUp:
+    return SpeedUp(
+        baseline=names.get(one.baseline, one.baseline),
+        candidate=names.get(one.candidate, one.candidate),
+        runtime=one.runtime,
+        threads=one.threads,
+        ratio=one.ratio,
+        ci95=one.ci95,
+        verdict=one.verdict,
+        rounds=one.rounds,
+    )

@@ -1,0 +1,107 @@
+"""Report: everything a run found out, as one value. `report.json` is this value; the other files are drawings of it.
+
+History of the schema number:
+    1   first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edgeprune.artifact import Artifact
+from edgeprune.files import read_json, writing
+from edgeprune.report.parts import (
+    Accuracy,
+    Board,
+    BudgetFacts,
+    Costs,
+    DataUse,
+    Layer,
+    Machine,
+    Method,
+    Protected,
+    RunFacts,
+    SpeedUp,
+    Subject,
+    Timing,
+)
+from edgeprune.report.plain import from_plain, to_plain
+from edgeprune.report.render import FILES, RENDERERS
+
+SCHEMA = 1
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+"""JSON Schema (draft 2020-12) of `report.json`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a run found out. Its parts carry the field names of `report.json`."""
+
+    edgeprune_version: str
+    model: Subject
+    target: Board
+    devices: tuple[Machine, ...]
+    data: DataUse
+    criterion: Method
+    recovery: Method
+    budget: BudgetFacts
+    cost: Costs
+    accuracy: Accuracy | None
+    layers: tuple[Layer, ...]
+    protected: tuple[Protected, ...]
+    artifacts: tuple[Artifact, ...]
+    measurements: tuple[Timing, ...]
+    comparisons: tuple[SpeedUp, ...]
+    run: RunFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """This report as a JSON document, valid by `SCHEMA_FILE`."""
+        document = to_plain(self)
+        run = document.pop("run")
+        accuracy = self.accuracy
+        if accuracy:
+            shares = {"after_cut": accuracy.after_cut, "after_recovery": accuracy.after_recovery}
+            if accuracy.metric == "top1":
+                shares = {"baseline": accuracy.baseline, **shares}
+            document["accuracy"]["ci95"] = {name: to_plain(accuracy.ci95(share)) for name, share in shares.items()}
+        return {"schema": SCHEMA, **document, **run}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Report:
+        """The report a JSON document describes.
+
+        Raises:
+            EdgepruneError: a field is missing, unknown, or of another type; its path is named.
+        """
+        parts = {name: part for name, part in document.items() if name != "schema"}
+        if isinstance(parts.get("accuracy"), Mapping):
+            # Derived on writing, for readers that do not compute.
+            parts["accuracy"] = {name: value for name, value in parts["accuracy"].items() if name != "ci95"}
+        parts["run"] = {part.name: parts.pop(part.name) for part in fields(RunFacts) if part.name in parts}
+        return from_plain(cls, parts, "report")  # type: ignore[no-any-return]
+
+    def save(self, run: Path) -> tuple[Path, ...]:
+        """Write this report into the run folder in every file format; all files or none.
+
+        Raises:
+            OutputError: the disk is full, or the folder cannot be written.
+        """
+        texts = {run / name: RENDERERS.load(renderer)(self) for name, renderer in FILES.items()}
+        with ExitStack() as files:
+            # Every file is complete before the first takes its name.
+            for path, text in texts.items():
+                files.enter_context(writing(path)).write_text(text, encoding="utf-8")
+        return tuple(texts)
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Read a `report.json`.
+
+        Raises:
+            EdgepruneError: the file is missing, torn, of another schema number, or not a report.
+        """
+        return cls.from_json(read_json(path, SCHEMA))

@@ -1,0 +1,154 @@
+"""What is said first. Each sentence must be true on its own: people quote the first one and stop reading."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from edgeprune.report.document import Report
+from edgeprune.report.numbers import bounds, count, kept, scaled, share, significant, speed_up, times
+from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+
+_METRICS = {"top1": "Top-1", "agreement": "Agreement with the uncut model"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number to be seen first: what it is, its text, and a remark."""
+
+    label: str
+    value: str
+    note: str
+
+
+def headline(report: Report) -> str:
+    """The result in a few sentences: how much faster and where, how accurate, and whether to rely on it."""
+    return " ".join(sentence for sentence in (speed(report), accuracy(report), distrust(report)) if sentence)
+
+
+def speed(report: Report) -> str:
+    """How much faster, for how many MACs, and on what machine."""
+    cost, found = report.cost, report.comparisons
+    fewer = f"{significant(cost.baseline.macs / cost.pruned.macs)}x fewer MACs"
+    if not found:
+        return f"Speed was not measured; {fewer}."
+    text = _one(found[0]) if len(found) == 1 else f"{_verdicts(found)}: {_range(found)}"
+    return f"{text}, for {fewer}, {place(report)}."
+
+
+def accuracy(report: Report) -> str:
+    """How accurate the cut model is, and the uncut one was."""
+    scored = report.accuracy
+    if scored is None:
+        return "Accuracy was not measured."
+    final = _final(scored)
+    if final is None:
+        return "The accuracy of the cut model was not measured."
+    last, images = share(final, scored.ci95(final)), f"{count(scored.images)} images"
+    if scored.metric == "agreement":
+        return f"{metric_name(scored)}: {last} of {images}; without labels, accuracy is not known."
+    return f"Top-1 from {share(scored.baseline, scored.ci95(scored.baseline))} to {last} on {images}."
+
+
+def distrust(report: Report) -> str:
+    """How many measurements not to rely on, and why; empty if there are none."""
+    doubted = [doubt(timing) for timing in report.measurements if doubt(timing)]
+    if not doubted:
+        return ""
+    kinds = ", ".join(sorted(set(doubted)))
+    return f"{len(doubted)} of {len(report.measurements)} measurements cannot be relied on ({kinds})."
+
+
+def notices(report: Report) -> list[str]:
+    """What a reader must not miss: times of another machine, times not to rely on."""
+    away = [device.name for device in report.devices if not device.is_target]
+    host, title = " and ".join(away), report.target.title
+    where = f"Timed on the host ({host}), not on {title}: these times and ratios are not those of that board."
+    return [*([where] if away else []), *filter(None, [distrust(report)])]
+
+
+def figures(report: Report) -> list[Figure]:
+    """Speed, MACs, parameters and accuracy at a glance."""
+    before, after, scored = report.cost.baseline, report.cost.pruned, report.accuracy
+    sizes = (("MACs", before.macs, after.macs), ("Parameters", before.parameters, after.parameters))
+    shown = [
+        Figure(f"{what} kept", kept(left, whole), f"from {scaled(whole)} to {scaled(left)}")
+        for what, whole, left in sizes
+    ]
+    if report.comparisons:
+        worst, best = _extremes(report.comparisons)
+        one = worst == best
+        text = times(worst.ratio, worst.ci95) + ("" if one else f" to {times(best.ratio, best.ci95)}")
+        remark = bounds(worst.ci95) if one else f"in {len(report.comparisons)} settings"
+        shown.insert(0, Figure("Speed-up", text, remark))
+    final = _final(scored) if scored else None
+    if scored and final is not None:
+        text, _, interval = share(final, scored.ci95(final)).partition(" [")
+        uncut = "" if scored.metric == "agreement" else f", uncut {share(scored.baseline)}"
+        shown.append(Figure(metric_name(scored), text, f"[{interval}{uncut}"))
+    return shown
+
+
+def metric_name(scored: Accuracy) -> str:
+    """What was scored: "Top-1", or "Agreement with the uncut model"."""
+    return _METRICS[scored.metric]
+
+
+def place(report: Report) -> str:
+    """Where the times were taken, plainly: the target itself, or the host that is not the target."""
+    names = " and ".join(device.name for device in report.devices)
+    if all(device.is_target for device in report.devices):
+        return f"on {names}"
+    return f"on the host ({names}), not on {report.target.title}"
+
+
+def setting(comparison: SpeedUp) -> str:
+    """Where a comparison was made: "onnxruntime, 2 threads"."""
+    return f"{comparison.runtime}, {threads(comparison.threads)}"
+
+
+def threads(number: int) -> str:
+    """A number of threads in words."""
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
+def doubt(timing: Timing) -> str:
+    """Why not to rely on a measurement, in a word or two: "noisy"; empty where it can be trusted."""
+    return "" if timing.trust == "ok" else timing.trust.partition(":")[0]
+
+
+def _one(comparison: SpeedUp) -> str:
+    ratio, ci95 = comparison.ratio, comparison.ci95
+    where = f"in {comparison.runtime} with {threads(comparison.threads)}"
+    if comparison.verdict == "faster":
+        return f"{times(ratio, ci95)} faster {bounds(ci95)} {where}"
+    if comparison.verdict == "slower":
+        return f"Slower: {times(ratio, ci95)} the speed of the uncut model {bounds(ci95)} {where}"
+    return f"No significant difference in speed: {speed_up(ratio, ci95)} {where}"
+
+
+def _verdicts(comparisons: tuple[SpeedUp, ...]) -> str:
+    total, found = len(comparisons), Counter(comparison.verdict for comparison in comparisons)
+    faster, slower, same = (found[verdict] for verdict in ("faster", "slower", "no significant difference"))
+    every = "both settings" if total == 2 else f"all {total} settings"
+    whole = {faster: "Faster", slower: "Slower", same: "No significant difference in speed"}
+    if total in whole:
+        return f"{whole[total]} in {every}"
+    parts = [f"Faster in {faster or 'none'} of {total} settings"]
+    parts += [f"slower in {slower}"] if slower else []
+    parts += [f"no significant difference in {same}"] if same else []
+    return ", ".join(parts)
+
+
+def _range(comparisons: tuple[SpeedUp, ...]) -> str:
+    worst, best = (f"{speed_up(one.ratio, one.ci95)} ({setting(one)})" for one in _extremes(comparisons))
+    return f"from {worst} to {best}"
+
+
+def _extremes(comparisons: tuple[SpeedUp, ...]) -> tuple[SpeedUp, SpeedUp]:
+    return min(comparisons, key=lambda one: one.ratio), max(comparisons, key=lambda one: one.ratio)
+
+
+def _final(scored: Accuracy) -> float | None:
+    """The share after the last step that was taken."""
+    return scored.after_cut if scored.after_recovery is None else scored.after_recovery

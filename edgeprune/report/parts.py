@@ -1,0 +1,263 @@
+"""What a report is made of. Every part carries the field names of `report.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgeprune.data import InputSpec
+from edgeprune.plan import Cost
+
+Verdict = Literal["faster", "slower", "no significant difference"]
+_Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The uncut model.
+
+    Attributes:
+        name: short name ("mobilenet_v2").
+        source: what rebuilds it, as named on the command line.
+        parameters: number of learned weights.
+        input: what it wants of an image.
+        weights: the file its weights were read from; empty if they came with the model.
+    """
+
+    name: str
+    source: str
+    parameters: int
+    input: InputSpec
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The board the model was pruned for.
+
+    Attributes:
+        name: its key ("rpi4").
+        title: its full name.
+        arch: instruction set ("aarch64").
+        channel_multiple: widths were rounded to multiples of this.
+        warnings: what its board file warns of.
+    """
+
+    name: str
+    title: str
+    arch: str
+    channel_multiple: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that measurements were taken on.
+
+    Attributes:
+        name: one line that tells it from others.
+        is_target: whether it is the board the model was pruned for.
+        facts: what it says of itself, JSON values only.
+    """
+
+    name: str
+    is_target: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named choice and its settings, JSON values only: the criterion, or the recovery."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BudgetFacts:
+    """How much was asked to go, and what was reached.
+
+    Attributes:
+        asked: {"ratio": r} (share of each layer's filters to remove) or {"macs": m} (share of MACs to keep).
+        reached: {"macs": m}, share of the uncut model's MACs that is left.
+        plan: fingerprint of the plan.
+    """
+
+    asked: Mapping[str, float]
+    reached: Mapping[str, float]
+    plan: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one image costs, before and after."""
+
+    baseline: Cost
+    pruned: Cost
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A share of images, 0 to 1, at each step; None where the step was not taken."""
+
+    baseline: float
+    after_cut: float | None
+    after_recovery: float | None
+
+
+@dataclass(frozen=True)
+class Accuracy(Shares):
+    """How often the model is right, or agrees with itself uncut, on images it was not calibrated with.
+
+    Attributes:
+        metric: "top1" (against labels) or "agreement" (same highest class as the uncut model).
+        images: how many were scored.
+        top5: the same for the five highest classes; None where there are few classes or no labels.
+    """
+
+    metric: Literal["top1", "agreement"]
+    images: int
+    top5: Shares | None = None
+
+    def ci95(self, share: float | None) -> tuple[float, float] | None:
+        """The 95 % interval of a share of `images`.
+
+        Wilson's score interval (E. B. Wilson, JASA 22, 1927): unlike `p +- 1.96 SE` it stays honest near 0 and 1.
+        """
+        if share is None or self.images == 0:
+            return None
+        n, z2 = self.images, _Z95**2
+        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+        half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+        return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's number of filters, before and after."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A layer that was left whole, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one artifact takes for one image, in one runtime, with one number of threads, on one machine.
+
+    Attributes:
+        artifact: its path in the run folder.
+        runtime: "onnxruntime" or "litert".
+        runtime_version: of that runtime.
+        threads: how many it was given.
+        samples: how many timed runs there are (each kept in measurements.jsonl); warm-up runs are not among them.
+        p50_ms: median; like all times in milliseconds for one image.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile.
+        quantiles_ms: the quantiles 0 %, 5 % ... 100 % of the samples; empty if not known.
+        load_ms: time to read the file and be ready.
+        first_ms: time of the first call, warm-up not done.
+        peak_rss_bytes: the most memory the measuring process held, interpreter and runtime included.
+        device: name of the machine, one of the report's devices.
+        trust: "ok", or why the numbers should not be relied on ("noisy: ...").
+        warnings: what was noticed while measuring.
+    """
+
+    artifact: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    samples: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    quantiles_ms: tuple[float, ...]
+    load_ms: float
+    first_ms: float
+    peak_rss_bytes: int
+    device: str
+    trust: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How much faster the candidate is than the baseline, timed side by side.
+
+    Attributes:
+        baseline: path of the uncut artifact.
+        candidate: path of the pruned artifact.
+        runtime: both ran in.
+        threads: both were given.
+        ratio: the baseline's time divided by the candidate's; above 1 is faster.
+        ci95: 95 % confidence interval of `ratio`.
+        verdict: what may be said.
+        rounds: how many paired rounds it rests on.
+    """
+
+    baseline: str
+    candidate: str
+    runtime: str
+    threads: int
+    ratio: float
+    ci95: tuple[float, float]
+    verdict: Verdict
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the run and its wall time in seconds."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where images came from: what they were taken from, how many were used, and the names of the broken ones."""
+
+    source: str
+    images: int
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataUse:
+    """The images that scored filters and fitted weights, and the images that scored accuracy; they share none."""
+
+    calibration: Images | None
+    scoring: Images | None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How the run was started and how it went.
+
+    Attributes:
+        command: the argument vector.
+        seed: of everything random.
+        created: when it ended, ISO 8601 with the offset from UTC.
+        versions: package name to version, what a reproduction needs.
+        stages: in the order they ran.
+        warnings: each one sentence.
+        notes: what a reader should know, each one sentence.
+    """
+
+    command: tuple[str, ...]
+    seed: int
+    created: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,54 @@
+"""A report as GitHub-flavoured Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from edgeprune.report.document import Report
+from edgeprune.report.headline import accuracy, notices, speed
+from edgeprune.report.tables import Table, tables
+from edgeprune.report.wording import command_line, context, facts, warnings
+
+_SPECIAL = re.compile(r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:]))")
+_OPENING = re.compile(r"^(?:(?=[#+=>-])|(\d+)(?=[.)]\s))")
+
+
+def render(report: Report) -> str:
+    """The report as Markdown; text from the user cannot become markup."""
+    title = f"# {escape(report.model.name)}, pruned for {escape(report.target.title)}"
+    blocks = [title, *(f"**{escape(sentence)}**" for sentence in (speed(report), accuracy(report)))]
+    blocks += [f"> {escape(notice)}" for notice in notices(report)]
+    blocks += ["## What was measured", _bullets(context(report))]
+    blocks += _list("Warnings", warnings(report))
+    for table in tables(report).values():
+        blocks += [f"## {table.title}", _table(table), *([escape(table.note)] if table.note else [])]
+    blocks += _list(f"About {escape(report.target.title)}", list(report.target.warnings))
+    return "\n\n".join([*blocks, *_reproduce(report)]) + "\n"
+
+
+def escape(text: str) -> str:
+    """`text` in one line, with everything that Markdown or HTML would take for markup made plain."""
+    line = " ".join(text.split())
+    plain = _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;"))
+    return _OPENING.sub(r"\1\\", plain)
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def _list(title: str, lines: list[str]) -> list[str]:
+    return [f"## {title}", _bullets(lines)] if lines else []
+
+
+def _table(table: Table) -> str:
+    heads = [column.title for column in table.columns]
+    rules = ["---:" if column.number else "---" for column in table.columns]
+    rows = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _reproduce(report: Report) -> list[str]:
+    # Indented, not fenced: no text can close it.
+    command = "\n".join(f"    {line}" for line in command_line(report).splitlines())
+    return ["## How to reproduce", command, _bullets(facts(report))]

@@ -1,0 +1,205 @@
+"""The tables of a report, as text cells. Each renderer draws the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeprune.artifact import Artifact
+from edgeprune.report.document import Report
+from edgeprune.report.headline import doubt, metric_name
+from edgeprune.report.numbers import count, duration, kept, scaled, share, significant, speed_up
+from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.wording import budget
+
+_INTERVALS = "Numbers in brackets are 95 % intervals."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        title: its head.
+        short: its head where the page is narrow; empty for the same.
+        number: whether cells are set flush right.
+        minor: whether it may go where the page is narrow.
+    """
+
+    title: str
+    number: bool = False
+    minor: bool = False
+    short: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        key: short name.
+        title: heading.
+        note: a sentence below it; may be empty.
+        columns: from left to right.
+        rows: as many cells in each as there are columns.
+    """
+
+    key: str
+    title: str
+    note: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(report: Report) -> dict[str, Table]:
+    """All tables with at least one row, by key, in reading order."""
+    drawn = (
+        speed(report),
+        files(report),
+        accuracy(report),
+        cost(report),
+        layers(report),
+        protected(report),
+        stages(report),
+    )
+    return {table.key: table for table in drawn if table.rows}
+
+
+def speed(report: Report) -> Table:
+    """One row for each artifact, runtime and number of threads: percentiles, speed-up, verdict."""
+    sizes = {artifact.path: artifact.bytes for artifact in report.artifacts}
+    found = {(row.candidate, row.runtime, row.threads): row for row in report.comparisons}
+    references = {(row.baseline, row.runtime, row.threads) for row in report.comparisons}
+    columns = (
+        Column("artifact"),
+        Column("size", number=True, minor=True),
+        Column("runtime", minor=True),
+        Column("threads", number=True, short="thr"),
+        *_numbers("p50 ms", "p90 ms", "p99 ms", "speed-up [95 %]"),
+        Column("verdict"),
+    )
+    rows = []
+    for timing in report.measurements:
+        key = (timing.artifact, timing.runtime, timing.threads)
+        rows.append(_speed_row(timing, sizes.get(timing.artifact), found.get(key), key in references))
+    note = "Time for one image. The speed-up is the uncut model's time divided by the pruned model's, timed in turns."
+    return Table("speed", "Speed", f"{note} {_INTERVALS}", columns, tuple(rows))
+
+
+def _speed_row(timing: Timing, size: int | None, comparison: SpeedUp | None, reference: bool) -> tuple[str, ...]:
+    ratio = speed_up(comparison.ratio, comparison.ci95) if comparison else "1x" if reference else "-"
+    verdict = comparison.verdict if comparison else "reference" if reference else "-"
+    mark = f" ({doubt(timing)})" if doubt(timing) else ""
+    return (
+        timing.artifact,
+        "-" if size is None else scaled(size, "B"),
+        f"{timing.runtime} {timing.runtime_version}",
+        str(timing.threads),
+        *(significant(value) for value in (timing.p50_ms, timing.p90_ms, timing.p99_ms)),
+        ratio,
+        verdict + mark,
+    )
+
+
+def files(report: Report) -> Table:
+    """One row for each artifact: size, and parity with the torch model."""
+    columns = (
+        Column("artifact"),
+        Column("precision", minor=True),
+        Column("size", number=True),
+        Column("parameters", number=True, minor=True),
+        Column("MACs", number=True, minor=True),
+        *_numbers("max |d|", "top-1 agreement"),
+        Column("parity"),
+    )
+    note = "Parity: the file's outputs against those of the torch model it was written from, on real images."
+    return Table("files", "Files", note, columns, tuple(_file_row(artifact) for artifact in report.artifacts))
+
+
+def _file_row(artifact: Artifact) -> tuple[str, ...]:
+    parity = artifact.parity
+    checked = ("-", "-", "not checked")
+    if parity:
+        checked = (f"{parity.max_abs:.1e}", share(parity.top1_agreement), "passed" if parity.passed else "FAILED")
+    return (
+        artifact.path,
+        artifact.precision,
+        scaled(artifact.bytes, "B"),
+        scaled(artifact.parameters),
+        scaled(artifact.macs),
+        *checked,
+    )
+
+
+def accuracy(report: Report) -> Table:
+    """One row for each metric: uncut, after the cut, after recovery."""
+    columns = (Column("metric"), *_numbers("images", "uncut", "after the cut", "after recovery"))
+    scored = report.accuracy
+    rows = _accuracy_rows(scored) if scored else ()
+    return Table("accuracy", "Accuracy", _INTERVALS, columns, rows)
+
+
+def _accuracy_rows(scored: Accuracy) -> tuple[tuple[str, ...], ...]:
+    def text(value: float | None) -> str:
+        return "-" if value is None else share(value, scored.ci95(value))
+
+    metrics = ((metric_name(scored), scored), *((("Top-5", scored.top5),) if scored.top5 else ()))
+    return tuple(
+        (
+            name,
+            count(scored.images),
+            # The uncut model agrees with itself by definition, not by measurement.
+            share(1.0) if scored.metric == "agreement" else text(shares.baseline),
+            text(shares.after_cut),
+            text(shares.after_recovery),
+        )
+        for name, shares in metrics
+    )
+
+
+def cost(report: Report) -> Table:
+    """MACs, parameters and activations, before and after."""
+    before, after = report.cost.baseline, report.cost.pruned
+    columns = (Column("per image"), *_numbers("uncut", "pruned", "kept"))
+    rows = (
+        ("MACs", count(before.macs), count(after.macs), kept(after.macs, before.macs)),
+        ("parameters", count(before.parameters), count(after.parameters), kept(after.parameters, before.parameters)),
+        (
+            "peak activations, fp32",
+            scaled(before.peak_activation_bytes, "B"),
+            scaled(after.peak_activation_bytes, "B"),
+            kept(after.peak_activation_bytes, before.peak_activation_bytes),
+        ),
+    )
+    multiple = report.target.channel_multiple
+    note = f"{budget(report)} Cut widths are rounded to multiples of {multiple}. 1 MAC = 2 FLOPs."
+    return Table("cost", "Cost", note, columns, rows)
+
+
+def layers(report: Report) -> Table:
+    """The layers that became narrower."""
+    columns = (Column("layer"), *_numbers("before", "after", "kept"))
+    cut = [layer for layer in report.layers if layer.after != layer.before]
+    whole = len(report.layers) - len(cut)
+    rest = f"; {count(whole)} of {count(len(report.layers))} layers kept all of theirs" if whole else ""
+    rows = ((layer.name, count(layer.before), count(layer.after), kept(layer.after, layer.before)) for layer in cut)
+    return Table("layers", "Layers", f"Number of filters{rest}.", columns, tuple(rows))
+
+
+def protected(report: Report) -> Table:
+    """The layers that were left whole on purpose."""
+    rows = tuple((one.name, one.reason) for one in report.protected)
+    return Table("protected", "Left whole", "", (Column("layer"), Column("reason")), rows)
+
+
+def stages(report: Report) -> Table:
+    """Where the time of the run went."""
+    taken = report.run.stages
+    total = sum(stage.seconds for stage in taken)
+    rows = [(stage.name, duration(stage.seconds), kept(stage.seconds, total)) for stage in taken]
+    rows += [("all", duration(total), "")] if len(taken) > 1 else []
+    columns = (Column("stage"), *_numbers("time", "share"))
+    return Table("stages", "Where the time went", "", columns, tuple(rows))
+
+
+def _numbers(*titles: str) -> tuple[Column, ...]:
+    return tuple(Column(title, number=True) for title in titles)

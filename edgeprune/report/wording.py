@@ -1,0 +1,80 @@
+"""What a report says in sentences beside its headline and tables."""
+
+from __future__ import annotations
+
+import shlex
+
+from edgeprune.report.document import Report
+from edgeprune.report.headline import place, threads
+from edgeprune.report.numbers import count
+from edgeprune.report.parts import Method
+
+_MOST_NAMES = 10
+
+
+def context(report: Report) -> list[str]:
+    """What was measured, where, and on which images, one sentence each; then the notes of the run."""
+    return [_timed(report), *_images(report), *report.run.notes]
+
+
+def warnings(report: Report) -> list[str]:
+    """What the run warned of, then why any measurement should not be relied on, each once."""
+    told = list(report.run.warnings)
+    for timing in report.measurements:
+        doubts = () if timing.trust == "ok" else (timing.trust,)
+        where = f"{timing.artifact} ({timing.runtime}, {threads(timing.threads)})"
+        told += [f"{where}: {text}" for text in (*doubts, *timing.warnings)]
+    return list(dict.fromkeys(told))
+
+
+def budget(report: Report) -> str:
+    """What was asked and what was reached."""
+    asked, reached = report.budget.asked, report.budget.reached
+    wish = [f"{100 * asked['macs']:.4g} % of the MACs kept"] if "macs" in asked else []
+    wish += [f"{100 * asked['ratio']:.4g} % of each layer's filters removed"] if "ratio" in asked else []
+    return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept."
+
+
+def command_line(report: Report) -> str:
+    """The command that made this report, quoted for a shell."""
+    return shlex.join(report.run.command)
+
+
+def facts(report: Report) -> list[str]:
+    """What a reproduction needs beside the command."""
+    run, model = report.run, report.model
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    size = " x ".join(str(side) for side in model.input.shape)
+    return [
+        f"edgeprune {report.edgeprune_version}" + (f" with {versions}" if versions else ""),
+        f"model {model.source}, input {size}" + (f", weights {model.weights}" if model.weights else ""),
+        f"criterion {_method(report.criterion)}",
+        f"recovery {_method(report.recovery)}",
+        f"seed {run.seed}",
+        f"plan {report.budget.plan}",
+    ]
+
+
+def _method(method: Method) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in method.settings.items())
+    return f"{method.name} ({settings})" if settings else method.name
+
+
+def _timed(report: Report) -> str:
+    if not report.measurements:
+        return f"Pruned for {report.target.title}; nothing was timed."
+    samples = sorted({timing.samples for timing in report.measurements})
+    spread = count(samples[0]) if len(samples) == 1 else f"{count(samples[0])} to {count(samples[-1])}"
+    return f"{spread} timed calls of one image each for every file and setting, {place(report)}."
+
+
+def _images(report: Report) -> list[str]:
+    data = report.data
+    uses = (("Calibrated with", data.calibration), ("Scored on", data.scoring))
+    sentences = [f"{what} {count(used.images)} images from {used.source}." for what, used in uses if used]
+    broken = sorted({name for _, used in uses if used for name in used.skipped})
+    if broken:
+        more = f" and {count(len(broken) - _MOST_NAMES)} more" if len(broken) > _MOST_NAMES else ""
+        images = "broken image was" if len(broken) == 1 else "broken images were"
+        sentences.append(f"{count(len(broken))} {images} skipped: {', '.join(broken[:_MOST_NAMES])}{more}.")
+    return sentences

@@ -1,0 +1,118 @@
+"""A copy of a network with other tensors in it, possibly of other sizes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+
+def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A deep copy of `module` in which each named parameter or buffer is replaced.
+
+    The size attributes of PyTorch's own layers (`out_channels`, `num_features`, ...) are kept true to their tensors. A
+    depthwise convolution stays one: its groups follow its channels. Data type, `requires_grad` and sharing are kept:
+    two names given the same tensor object share one parameter afterwards.
+
+    Args:
+        module: any network; not changed.
+        tensors: full name ("layer1.0.conv1.weight") to the new tensor, of the same rank as the old; copied.
+
+    Returns:
+        The copy, on the class of `module`, in the same mode (eval or training).
+
+    Raises:
+        KeyError: no parameter or buffer has that name.
+        ValueError: the rank differs, or a depthwise convolution is left with a part of a channel's filters.
+    """
+    changed = copy.deepcopy(module)
+    made: dict[tuple[int, torch.dtype], Tensor] = {}
+    owners: dict[str, nn.Module] = {}
+    for name, tensor in tensors.items():
+        path, _, attribute = name.rpartition(".")
+        owners[path] = owner = _owner(changed, path, attribute, name)
+        old = getattr(owner, attribute)
+        if old.ndim != tensor.ndim:
+            raise ValueError(f"{name}: rank {tensor.ndim} given, {old.ndim} wanted")
+        key = (id(tensor), old.dtype)
+        made.setdefault(key, _like(old, tensor))
+        setattr(owner, attribute, made[key])
+    for owner in owners.values():
+        for kind, mend in _SIZES:
+            if isinstance(owner, kind):
+                mend(owner)
+    return changed
+
+
+def all_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by name, those that `state_dict` leaves out and shared ones included; not copied."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def _owner(module: nn.Module, path: str, attribute: str, name: str) -> nn.Module:
+    try:
+        owner = module.get_submodule(path)
+    except AttributeError as error:
+        raise KeyError(name) from error
+    if owner._parameters.get(attribute) is None and owner._buffers.get(attribute) is None:
+        raise KeyError(name)
+    return owner
+
+
+def _like(old: Tensor, tensor: Tensor) -> Tensor:
+    new = tensor.detach().to(old.dtype).clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _mend_conv(layer: Any) -> None:
+    first, second = layer.weight.shape[:2]
+    if isinstance(layer, _ConvTransposeNd):
+        if layer.groups == layer.in_channels > 1:
+            layer.groups = first
+        layer.in_channels, layer.out_channels = first, second * layer.groups
+        return
+    if layer.groups == layer.in_channels > 1 and second == 1:
+        multiplier = layer.out_channels // layer.in_channels
+        if first % multiplier:
+            raise ValueError(f"{first} filters in a depthwise convolution of {multiplier} filters a channel")
+        layer.groups = first // multiplier
+    layer.in_channels, layer.out_channels = second * layer.groups, first
+
+
+def _mend_linear(layer: Any) -> None:
+    layer.out_features, layer.in_features = layer.weight.shape
+
+
+def _mend_norm(layer: Any) -> None:
+    sized = layer.weight if layer.weight is not None else layer.running_mean
+    layer.num_features = sized.shape[0]
+
+
+def _mend_group_norm(layer: Any) -> None:
+    layer.num_channels = layer.weight.shape[0]
+
+
+def _mend_layer_norm(layer: Any) -> None:
+    layer.normalized_shape = tuple(layer.weight.shape)
+
+
+def _mend_prelu(layer: Any) -> None:
+    layer.num_parameters = layer.weight.numel()
+
+
+_SIZES: tuple[tuple[type[nn.Module], Callable[[Any], None]], ...] = (
+    (_ConvNd, _mend_conv),
+    (nn.Linear, _mend_linear),
+    (_NormBase, _mend_norm),
+    (nn.GroupNorm, _mend_group_norm),
+    (nn.LayerNorm, _mend_layer_norm),
+    (nn.RMSNorm, _mend_layer_norm),
+    (nn.PReLU, _mend_prelu),
+)
+"""Layers whose size attributes are read when they run or are exported, and how to make them true."""

@@ -1,0 +1,230 @@
+"""The conductor: one child process a file, in turns, so that whatever slows the board slows all of them alike.
+
+Entries that share runtime and thread count are a group. Only the children of the group that is measured are alive,
+and of these only one works at a time. Within a group each round runs every entry once, in a random order that the
+next round mirrors (A-B-B-A), so that a drift that is steady over two rounds cancels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from edgeprune.worker import sensors
+
+SCHEMA = 1
+"""Of the job and of the events. History: 1, the first."""
+SETTLE_SECONDS = 0.03
+"""Pause before each block. After a call LiteRT's threads keep spinning for some milliseconds (measured: about 15 ms
+of CPU time)."""
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class EntryError(Exception):
+    """An entry cannot be measured.
+
+    Args:
+        entry: its id.
+        reason: one sentence.
+        missing: the runtime that is not installed, if that is it.
+    """
+
+    def __init__(self, entry: str, reason: str, missing: str = "") -> None:
+        super().__init__(f"{entry}: {reason}")
+        self.entry, self.reason, self.missing = entry, reason, missing
+
+
+class Child:
+    """A process that holds one entry. A context manager: the process does not outlive the block."""
+
+    def __init__(self, entry: str, patience_seconds: float) -> None:
+        self._entry, self._patience = entry, patience_seconds
+        self._answer = b""
+
+    def __enter__(self) -> Child:
+        self._log = tempfile.TemporaryFile()
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([*_program(), "--serve"], stdin=pipe, stdout=pipe, stderr=self._log, bufsize=0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream:
+                stream.close()
+
+    def ask(self, operation: str, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its reply.
+
+        Raises:
+            EntryError: the child failed, died, or did not answer in time.
+        """
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps({"operation": operation, **request}).encode() + b"\n")
+        except BrokenPipeError:
+            raise self._death() from None
+        reply: dict[str, Any] = json.loads(self._line(operation))
+        if "error" in reply:
+            raise EntryError(self._entry, reply["error"])
+        return reply
+
+    def _line(self, operation: str) -> bytes:
+        assert self._process.stdout
+        channel = self._process.stdout.fileno()
+        deadline = time.monotonic() + self._patience
+        while b"\n" not in self._answer:
+            ready, _, _ = select.select([channel], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise EntryError(self._entry, f"no answer to {operation!r} within {self._patience:g} s")
+            received = os.read(channel, 1 << 16)
+            if not received:
+                raise self._death()
+            self._answer += received
+        line, _, self._answer = self._answer.partition(b"\n")
+        return line
+
+    def _death(self) -> EntryError:
+        code = self._process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._log.seek(0)
+        last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
+        return EntryError(self._entry, " | ".join([f"its process {how}", *last]))
+
+
+def conduct(job: Mapping[str, Any], emit: Emit) -> int:
+    """Measure every entry of a job.
+
+    Args:
+        job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
+        `rounds`,
+            `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`.
+        emit: receives the events `start`, `ready`, `block`, `end`, or `error` as the last one.
+
+    Returns:
+        0, or 1 after an error event.
+    """
+    board = sensors.Board()
+    device = {**sensors.facts(board), "python": platform.python_version(), "at_start": sensors.readings(board)}
+    emit({"event": "start", "schema": SCHEMA, "device": device})
+    try:
+        _check_runtimes(job["entries"])
+        for group in groups(job["entries"]):
+            _measure_group(group, job, board, emit)
+    except EntryError as error:
+        emit({"event": "error", "entry": error.entry, "reason": error.reason, "missing": error.missing})
+        return 1
+    emit({"event": "end", "sensors": sensors.readings(board)})
+    return 0
+
+
+def conduct_file(path: str, *, attached: bool) -> int:
+    """Measure the job in a file; events go to standard output, one JSON line each.
+
+    Args:
+        path: the job.
+        attached: end, with all children, when standard input closes.
+
+    Returns:
+        The exit code.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if attached:
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    try:
+        job = json.loads(Path(path).read_text(encoding="utf-8"))
+        if job.get("schema") != SCHEMA:
+            raise ValueError(f"this worker reads jobs of schema {SCHEMA}, this one is of {job.get('schema')}")
+    except (OSError, ValueError, AttributeError) as error:
+        _print_event({"event": "error", "entry": "", "reason": f"cannot read the job: {error}", "missing": ""})
+        return 1
+    try:
+        return conduct(job, _print_event)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def groups(entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The entries that run interleaved: those that share runtime and thread count, in the order of their first."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault((entry["runtime"], entry["threads"]), []).append(entry)
+    return list(found.values())
+
+
+def turns(ids: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[int, list[str]]]:
+    """(round, the entries' order in it): random in each even round, mirrored in the odd one after it."""
+    chance, order = random.Random(seed), list(ids)
+    for number in range(rounds):
+        if number % 2:
+            order = order[::-1]
+        else:
+            chance.shuffle(order)
+        yield number, list(order)
+
+
+def _measure_group(
+    group: Sequence[Mapping[str, Any]], job: Mapping[str, Any], board: sensors.Reader, emit: Emit
+) -> None:
+    with ExitStack() as stack:
+        children: dict[str, Child] = {}
+        for entry in group:
+            child = children[entry["id"]] = stack.enter_context(Child(entry["id"], job["patience_seconds"]))
+            loaded = {key: entry[key] for key in ("path", "runtime", "threads", "layout")}
+            ready = child.ask("load", inputs=job["inputs"], **loaded)
+            warm_up = child.ask("warm_up", **job["warm_up"])
+            emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
+        for number, ids in turns(list(children), job["rounds"], job["seed"]):
+            for order, name in enumerate(ids):
+                time.sleep(SETTLE_SECONDS)
+                block = children[name].ask("block", seconds=job["block_seconds"])
+                block["sensors"] = {**sensors.readings(board), **block["sensors"]}
+                emit({"event": "block", "entry": name, "round": number, "order": order, **block})
+
+
+def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Look for every runtime before the first minute is spent."""
+    from edgeprune.worker.runtimes import RUNTIMES
+
+    for entry in entries:
+        name = entry["runtime"]
+        if name not in RUNTIMES:
+            raise EntryError(entry["id"], f"this worker knows no runtime {name!r}, only {', '.join(RUNTIMES)}")
+        if not RUNTIMES[name].installed():
+            raise EntryError(entry["id"], f"{name} is not installed", missing=name)
+
+
+def _program() -> list[str]:
+    """How to start this program again: as the zip file it came in, or as a module of the installed package."""
+    archive = Path(sys.argv[0])
+    return [sys.executable, str(archive)] if zipfile.is_zipfile(archive) else [sys.executable, "-m", "edgeprune.worker"]
+
+
+def _end_with_input() -> None:
+    # Not sys.stdin: its lock, held by a waiting thread, would make the interpreter's own shutdown fail.
+    while os.read(0, 1 << 12):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _print_event(event: Mapping[str, Any]) -> None:
+    print(json.dumps(event), flush=True)

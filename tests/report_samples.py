@@ -1,0 +1,136 @@
+"""Hand-made reports for the tests of the report."""
+
+from edgeprune.artifact import Artifact, Parity
+from edgeprune.data import InputSpec
+from edgeprune.plan import Cost
+from edgeprune.report.document import Report
+from edgeprune.report.parts import (
+    Accuracy,
+    Board,
+    BudgetFacts,
+    Costs,
+    DataUse,
+    Images,
+    Layer,
+    Machine,
+    Method,
+    Protected,
+    RunFacts,
+    Shares,
+    SpeedUp,
+    Stage,
+    Subject,
+    Timing,
+)
+
+PLAN = "5f0c" * 16
+MACHINE = Machine("AMD EPYC, 2 cores, x86_64", False, {"cpu": "AMD EPYC", "cores": 2, "machine": "x86_64"})
+TITLE = "Raspberry Pi 4 Model B"
+
+
+def artifact(role: str, kind: str) -> Artifact:
+    pruned = role == "pruned"
+    return Artifact(
+        path=f"{role}.fp32.{kind}",
+        sha256=("a1" if pruned else "b2") * 31 + ("01" if kind == "onnx" else "02"),
+        bytes=8_612_345 if pruned else 13_912_345,
+        role=role,
+        format=kind,
+        precision="fp32",
+        input_shape=(3, 224, 224),
+        layout="NCHW" if kind == "onnx" else "NHWC",
+        macs=195_123_456 if pruned else 300_774_272,
+        parameters=2_150_000 if pruned else 3_504_872,
+        plan_fingerprint=PLAN if pruned else None,
+        parity=Parity(32, 3.1e-6, 1.2e-6, 1.0, 1e-4, True),
+        details={"opset": 20} if kind == "onnx" else {},
+    )
+
+
+def timing(role: str, runtime: str, threads: int, p50: float, trust: str = "ok") -> Timing:
+    spread = [p50 * (0.96 + 0.004 * at + (0.02 if at > 17 else 0)) for at in range(21)]
+    return Timing(
+        artifact=f"{role}.fp32.{'onnx' if runtime == 'onnxruntime' else 'tflite'}",
+        runtime=runtime,
+        runtime_version="1.22.1" if runtime == "onnxruntime" else "2.3.0",
+        threads=threads,
+        samples=400,
+        p50_ms=p50,
+        p90_ms=round(p50 * 1.055, 6),
+        p99_ms=round(p50 * 1.14, 6),
+        quantiles_ms=tuple(round(value, 6) for value in spread),
+        load_ms=41.5,
+        first_ms=round(p50 * 2, 6),
+        peak_rss_bytes=112_000_000,
+        device=MACHINE.name,
+        trust=trust,
+    )
+
+
+def speed_up(runtime: str, threads: int, ratio: float, ci95: tuple[float, float], verdict: str) -> SpeedUp:
+    kind = "onnx" if runtime == "onnxruntime" else "tflite"
+    return SpeedUp(f"baseline.fp32.{kind}", f"pruned.fp32.{kind}", runtime, threads, ratio, ci95, verdict, 12)
+
+
+FULL = Report(
+    edgeprune_version="0.1.0",
+    model=Subject(
+        "mobilenet_v2_tf",
+        "mobilenet_v2_tf",
+        3_504_872,
+        InputSpec((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        "weights/mobilenet_v2.safetensors",
+    ),
+    target=Board("rpi4", TITLE, "aarch64", 8, ("The board has no power sensor: energy needs a meter outside it.",)),
+    devices=(MACHINE,),
+    data=DataUse(Images("photos.tar", 256), Images("photos.tar", 1044, ("class_3/broken|file.jpg",))),
+    criterion=Method("qsfm", {"measure": "ssim", "side": "after"}),
+    recovery=Method("reconstruct", {"ridge": 0.001}),
+    budget=BudgetFacts({"macs": 0.65}, {"macs": 0.6487}, PLAN),
+    cost=Costs(Cost(300_774_272, 3_504_872, 9_633_792), Cost(195_123_456, 2_150_000, 7_200_000)),
+    accuracy=Accuracy(0.779, 0.004, 0.701, "top1", 1044, Shares(0.932, 0.011, 0.889)),
+    layers=(
+        Layer("features.0.0", 32, 32),
+        Layer("features.1.conv.0", 96, 56),
+        Layer("features.2.conv.0", 144, 88),
+        Layer("features.3.conv.0", 192, 120),
+        Layer("features.18.0", 1280, 800),
+    ),
+    protected=(
+        Protected("features.0.0", "tied to the network's input"),
+        Protected("classifier", "is the network's output"),
+    ),
+    artifacts=tuple(artifact(role, kind) for kind in ("onnx", "tflite") for role in ("baseline", "pruned")),
+    measurements=(
+        timing("baseline", "onnxruntime", 1, 21.4),
+        timing("pruned", "onnxruntime", 1, 16.3),
+        timing("baseline", "onnxruntime", 2, 12.5),
+        timing("pruned", "onnxruntime", 2, 9.54),
+        timing("baseline", "litert", 1, 24.9),
+        timing("pruned", "litert", 1, 24.7, "noisy: blocks spread by 14%"),
+    ),
+    comparisons=(
+        speed_up("onnxruntime", 1, 1.3124, (1.274, 1.351), "faster"),
+        speed_up("onnxruntime", 2, 1.3102, (1.3031, 1.3172), "faster"),
+        speed_up("litert", 1, 1.0081, (0.972, 1.044), "no significant difference"),
+    ),
+    run=RunFacts(
+        command=(
+            "edgeprune",
+            "compress",
+            "mobilenet_v2_tf",
+            "--data",
+            "my photos.tar",
+            "--target",
+            "rpi4",
+            "--macs",
+            "0.65",
+        ),
+        seed=0,
+        created="2026-11-20T12:00:00+00:00",
+        versions={"torch": "2.13.0", "onnxruntime": "1.22.1"},
+        stages=(Stage("trace", 0.412), Stage("score", 41.3), Stage("recover", 95.2), Stage("bench", 61.0)),
+        warnings=("Top-1 fell by 7.8 points: fine-tune the model, or remove less.",),
+        notes=("No fine-tuning was done.",),
+    ),
+)

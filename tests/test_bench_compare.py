@@ -1,0 +1,108 @@
+"""Which measurements are compared, and in which words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeprune.bench.compare import compare, verdict_of
+from edgeprune.measurement import Block, Measurement
+
+
+def measured(role: str, ms: float, *, rounds: int = 16, seed: int = 0, **changes) -> Measurement:
+    """Blocks of three samples around `ms`, 1 % noise."""
+    rng = np.random.default_rng([seed, role == "pruned"])
+    blocks = tuple(
+        Block(i, 0, tuple(int(s) for s in ms * 1e6 * np.exp(0.01 * rng.standard_normal(3)))) for i in range(rounds)
+    )
+    fields = {
+        "artifact": "ab" * 32,
+        "path": f"{role}.onnx",
+        "role": role,
+        "format": "onnx",
+        "precision": "fp32",
+        "runtime": "onnxruntime",
+        "runtime_version": "1",
+        "threads": 1,
+        "blocks": blocks,
+        "load_ns": 1,
+        "first_ns": 1,
+        "peak_rss_bytes": 1,
+        "device": {},
+        "session": "s",
+    }
+    return Measurement(**{**fields, **changes})
+
+
+def test_a_faster_file_is_called_faster_with_its_ratio():
+    (found,) = compare([measured("baseline", 13), measured("pruned", 10)])
+    assert (found.baseline, found.candidate, found.runtime, found.threads) == (
+        "baseline.onnx",
+        "pruned.onnx",
+        "onnxruntime",
+        1,
+    )
+    assert found.ratio == pytest.approx(1.3, rel=0.02)
+    assert found.ci95[0] < found.ratio < found.ci95[1]
+    assert (found.verdict, found.rounds) == ("faster", 16)
+
+
+def test_a_slower_file_is_called_slower():
+    (found,) = compare([measured("baseline", 10), measured("pruned", 13)])
+    assert found.verdict == "slower"
+
+
+def test_equal_files_are_mostly_not_called_different():
+    verdicts = [
+        compare([measured("baseline", 10, seed=i), measured("pruned", 10, seed=i)])[0].verdict for i in range(30)
+    ]
+    assert verdicts.count("no significant difference") >= 25
+
+
+def test_with_few_rounds_nothing_is_claimed_however_large_the_ratio():
+    (found,) = compare([measured("baseline", 20, rounds=5), measured("pruned", 10, rounds=5)])
+    assert found.ratio == pytest.approx(2, rel=0.05)
+    assert found.verdict == "no significant difference"
+
+
+def test_files_are_paired_by_format_precision_runtime_and_threads():
+    odd = {"format": "tflite", "runtime": "litert"}
+    found = compare(
+        [
+            measured("baseline", 10),
+            measured("baseline", 30, threads=4),
+            measured("baseline", 20, path="base.tflite", **odd),
+            measured("pruned", 10, path="cut.tflite", **odd),
+            measured("pruned", 10),
+            measured("pruned", 10, precision="int8"),
+        ]
+    )
+    assert [(c.baseline, c.candidate, c.threads) for c in found] == [
+        ("base.tflite", "cut.tflite", 1),
+        ("baseline.onnx", "pruned.onnx", 1),
+    ]
+    assert found[0].ratio == pytest.approx(2, rel=0.02)
+
+
+def test_files_of_different_runs_are_not_compared():
+    assert compare([measured("baseline", 10, session="monday"), measured("pruned", 10, session="tuesday")]) == ()
+
+
+def test_only_rounds_both_have_are_used():
+    cut_off = measured("pruned", 10)
+    (found,) = compare([measured("baseline", 13), measured("pruned", 10, blocks=cut_off.blocks[:9])])
+    assert found.rounds == 9
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rounds", "words"),
+    [
+        (1.01, 1.2, 6, "faster"),
+        (0.8, 0.99, 6, "slower"),
+        (0.99, 1.2, 6, "no significant difference"),
+        (1.0, 1.2, 6, "no significant difference"),
+        (1.5, 1.6, 5, "no significant difference"),
+    ],
+)
+def test_the_verdict_follows_from_interval_and_rounds(low, high, rounds, words):
+    assert verdict_of(low, high, rounds) == words

@@ -1,0 +1,77 @@
+"""This machine as a device."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edgeprune.bench.transport import Local
+from edgeprune.errors import DeviceError
+
+CHILD_THAT_STAYS = (
+    "import subprocess, sys, time; print(subprocess.Popen(['sleep', '300']).pid, flush=True); time.sleep(300)"
+)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def is_gone_soon(pid: int) -> bool:
+    deadline = time.monotonic() + 20
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not is_alive(pid)
+
+
+def test_lines_come_one_by_one():
+    with Local() as device:
+        assert [line.strip() for line in device.run([sys.executable, "-c", "print(1); print(2)"])] == ["1", "2"]
+
+
+def test_a_command_that_fails_is_an_error_with_its_last_words():
+    with Local() as device, pytest.raises(DeviceError, match="exit code 3") as told:
+        list(device.run([sys.executable, "-c", "import sys; print('no space left', file=sys.stderr); sys.exit(3)"]))
+    assert "no space left" in str(told.value)
+
+
+def test_a_command_that_is_not_there_is_an_error():
+    with Local() as device, pytest.raises(DeviceError, match="cannot start"):
+        list(device.run(["/nowhere/python"]))
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_ends_the_command_and_its_children(interruption):
+    started = []
+
+    def interrupted() -> None:
+        with Local() as device, closing(device.run([sys.executable, "-c", CHILD_THAT_STAYS])) as lines:
+            started.append(int(next(lines)))
+            assert is_alive(started[0])
+            raise interruption
+
+    with pytest.raises(interruption):
+        interrupted()
+    assert is_gone_soon(started[0])
+
+
+def test_arguments_are_never_read_by_a_shell():
+    argument = "$(echo hurt); `id` 'x' \"y\""
+    with Local() as device:
+        assert list(device.run([sys.executable, "-c", "import sys; print(sys.argv[1])", argument])) == [argument + "\n"]
+
+
+def test_files_are_put_where_they_are_and_got_by_copy(tmp_path):
+    source = tmp_path / "a"
+    source.write_text("text")
+    with Local() as device:
+        assert device.put(source) == str(source)
+        device.get(str(source), tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "text"

@@ -1,0 +1,148 @@
+"""What a measurement keeps, and what its log survives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edgeprune.errors import EdgepruneError, OutputError
+from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
+
+
+def a_measurement(**changes) -> Measurement:
+    blocks = tuple(Block(i, i % 2, (1_000_000 + i, 1_100_000, 1_050_000), {"temperature_c": 50.0}) for i in range(8))
+    return replace(
+        Measurement(
+            artifact="ab" * 32,
+            path="base.fp32.onnx",
+            role="baseline",
+            format="onnx",
+            precision="fp32",
+            runtime="onnxruntime",
+            runtime_version="1.31.1",
+            threads=1,
+            blocks=blocks,
+            load_ns=5,
+            first_ns=6,
+            peak_rss_bytes=7,
+            device={"machine": "x86_64", "at_start": {}},
+            warnings=("a warning",),
+            warm_up={"calls": 12, "seconds": 0.3, "stable": True},
+        ),
+        **changes,
+    )
+
+
+def with_sensors(*readings: dict, **changes) -> Measurement:
+    """Eight blocks of equal times; the readings are those of the last blocks."""
+    padded = [{}] * (8 - len(readings)) + list(readings)
+    return a_measurement(
+        blocks=tuple(Block(i, 0, (1000, 1000, 1000), seen) for i, seen in enumerate(padded)), **changes
+    )
+
+
+def test_a_measurement_survives_json():
+    one = a_measurement()
+    assert Measurement.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_percentiles_are_of_all_samples_of_all_blocks():
+    one = a_measurement(blocks=(Block(0, 0, (1_000_000, 2_000_000)), Block(1, 1, (3_000_000,))))
+    assert one.samples_ns == (1_000_000, 2_000_000, 3_000_000)
+    assert (one.p50_ms, one.p90_ms) == (2.0, pytest.approx(2.8))
+
+
+@pytest.mark.parametrize("spoil", [{"schema": 2}, {"blocks": [{"round": 0}]}, {"blocks": 3}, {"surprise": 1}])
+def test_a_document_of_another_kind_is_refused(spoil):
+    with pytest.raises(EdgepruneError, match="not a measurement"):
+        Measurement.from_json({**a_measurement().to_json(), **spoil})
+
+
+def write(path, one: Measurement) -> None:
+    with MeasurementLog(path) as log:
+        key = log.begin(one)
+        for block in one.blocks:
+            log.append(key, block, one.peak_rss_bytes)
+
+
+def test_the_log_gives_back_what_was_written(tmp_path):
+    path = tmp_path / "run" / "measurements.jsonl"
+    first, second = a_measurement(), a_measurement(path="pruned.fp32.onnx", role="pruned")
+    write(path, first)
+    write(path, second)
+    assert load_measurements(path) == (first, second)
+
+
+def test_every_block_can_be_read_before_the_log_is_closed(tmp_path):
+    path, one = tmp_path / "m.jsonl", a_measurement()
+    with MeasurementLog(path) as log:
+        key = log.begin(one)
+        log.append(key, one.blocks[0], 9)
+        (found,) = load_measurements(path)
+        assert found.blocks == one.blocks[:1]
+        assert found.peak_rss_bytes == 9
+
+
+def test_a_torn_last_line_costs_one_block_and_the_log_can_be_continued(tmp_path):
+    path, one = tmp_path / "m.jsonl", a_measurement()
+    write(path, one)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert load_measurements(path) == (replace(one, blocks=one.blocks[:-1]),)
+    other = a_measurement(role="pruned")
+    write(path, other)
+    assert load_measurements(path) == (replace(one, blocks=one.blocks[:-1]), other)
+
+
+def test_a_measurement_without_blocks_is_not_read(tmp_path):
+    write(tmp_path / "m.jsonl", a_measurement(blocks=()))
+    assert load_measurements(tmp_path / "m.jsonl") == ()
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "m.jsonl"
+    write(path, a_measurement())
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], "{oops", *lines[3:]]) + "\n")
+    with pytest.raises(EdgepruneError, match=r"m\.jsonl:4"):
+        load_measurements(path)
+
+
+def test_a_log_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError), MeasurementLog(tmp_path / "file" / "m.jsonl"):
+        pass
+
+
+def test_steady_times_are_trusted():
+    assert a_measurement().trust == "ok"
+
+
+def test_emulated_times_are_never_trusted():
+    assert a_measurement(device={"emulated": True}).trust.startswith("emulated")
+
+
+def test_few_rounds_are_not_trusted():
+    assert a_measurement(blocks=a_measurement().blocks[:5]).trust == "too few rounds: 5, needs 6"
+
+
+def test_a_live_throttle_bit_is_told():
+    assert with_sensors({"throttled": 0x4}).trust == "throttled: throttled during the run"
+
+
+def test_a_sticky_bit_counts_only_if_it_was_set_during_the_run():
+    before = {"at_start": {"throttled": 0x10000}}
+    assert with_sensors({"throttled": 0x10000}, device=before).trust == "ok"
+    assert with_sensors({"throttled": 0x50000}, device=before).trust == "throttled: throttled during the run"
+    assert with_sensors({"throttled": 0x50000}).trust == "throttled: under-voltage, throttled during the run"
+
+
+def test_other_processes_make_a_measurement_busy():
+    assert with_sensors(*[{"other_cores": 0.8}] * 8).trust == "busy: other processes used 0.8 cores"
+    assert with_sensors(*[{"other_cores": 0.1}] * 8).trust == "ok"
+
+
+def test_blocks_that_spread_are_noisy():
+    blocks = tuple(Block(i, 0, (1000 + 400 * (i % 2),) * 3) for i in range(8))
+    assert a_measurement(blocks=blocks).trust.startswith("noisy: blocks spread by 25%")

@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import jsonschema
+import numpy as np
+import pytest
+from report_samples import FULL, PLAN
+from test_report_document import SCHEMA
+
+from edgeprune import __version__
+from edgeprune.bench.compare import compare
+from edgeprune.measurement import Block, Measurement
+from edgeprune.plan import Budget, PruningPlan
+from edgeprune.report.build import Evidence, Pruning, build, machine_name
+from edgeprune.report.parts import Layer, Method, Protected
+from edgeprune.target import load_target
+
+PRUNING_PLAN = PruningPlan(
+    model="f" * 64,
+    criterion="qsfm",
+    settings={"measure": "ssim"},
+    budget=Budget(macs=0.65),
+    channel_multiple=8,
+    sizes={"conv1": 16, "conv2": 32},
+    keep={"conv2": tuple(range(24))},
+    macs_kept=0.66,
+)
+PC = {"cpu": "AMD EPYC", "cores": 2, "machine": "x86_64", "at_start": {"load_average": 0.1}}
+PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cpu": "Cortex-A72", "cores": 4, "machine": "aarch64"}
+
+
+def measured(role, base_ns, device):
+    sha = next(one.sha256 for one in FULL.artifacts if one.role == role and one.format == "onnx")
+    blocks = tuple(Block(number, 0, tuple(base_ns + 1000 * at + number for at in range(50))) for number in range(8))
+    return Measurement(
+        artifact=sha,
+        path=f"elsewhere/{role}.onnx",
+        role=role,
+        format="onnx",
+        precision="fp32",
+        runtime="onnxruntime",
+        runtime_version="1.22.1",
+        threads=2,
+        blocks=blocks,
+        load_ns=40_000_000,
+        first_ns=30_000_000,
+        peak_rss_bytes=10**8,
+        device=device,
+    )
+
+
+def built(target="rpi4", device=PC):
+    measurements = (measured("baseline", 20_000_000, device), measured("pruned", 15_000_000, device))
+    pruning = Pruning(PRUNING_PLAN, FULL.cost.baseline, FULL.cost.pruned, {"fc": "is the output"}, Method("none"))
+    evidence = Evidence(FULL.data, FULL.accuracy, FULL.artifacts, measurements, compare(measurements))
+    return build(FULL.model, load_target(target), pruning, evidence, FULL.run)
+
+
+def test_a_built_report_fits_the_schema():
+    jsonschema.Draft202012Validator(SCHEMA).validate(built().to_json())
+
+
+def test_the_plan_gives_layers_criterion_and_budget():
+    report = built()
+    assert report.layers == (Layer("conv1", 16, 16), Layer("conv2", 32, 24))
+    assert report.criterion == Method("qsfm", {"measure": "ssim"})
+    assert (report.budget.asked, report.budget.reached) == ({"macs": 0.65}, {"macs": 0.66})
+    assert report.budget.plan == PRUNING_PLAN.fingerprint != PLAN
+    assert report.protected == (Protected("fc", "is the output"),)
+    assert report.edgeprune_version == __version__
+
+
+def test_measurements_and_comparisons_name_the_artifacts_of_the_report():
+    report = built()
+    assert [row.artifact for row in report.measurements] == ["baseline.fp32.onnx", "pruned.fp32.onnx"]
+    assert [(row.baseline, row.candidate) for row in report.comparisons] == [("baseline.fp32.onnx", "pruned.fp32.onnx")]
+    assert report.comparisons[0].verdict == "faster"
+
+
+def test_percentiles_are_those_of_all_samples():
+    row, samples = built().measurements[1], measured("pruned", 15_000_000, PC).samples_ns
+    assert row.samples == 400
+    assert row.p90_ms == pytest.approx(np.percentile(samples, 90) / 1e6)
+    assert len(row.quantiles_ms) == 21
+    assert (row.quantiles_ms[0], row.quantiles_ms[-1]) == (min(samples) / 1e6, max(samples) / 1e6)
+    assert row.quantiles_ms[10] == pytest.approx(row.p50_ms)
+
+
+def test_a_pc_is_not_the_target():
+    (device,) = built().devices
+    assert (device.name, device.is_target) == ("AMD EPYC, 2 cores, x86_64", False)
+    assert "at_start" not in device.facts
+
+
+@pytest.mark.parametrize(
+    ("target", "device", "is_target"),
+    [
+        ("host", PC, True),
+        ("rpi4", PI, True),
+        ("rpi5", PI, False),
+        ("rpi4", {**PI, "emulated": True}, False),
+        ("host", {**PI, "emulated": True}, False),
+    ],
+)
+def test_the_target_is_the_host_if_asked_for_or_the_board_of_that_name(target, device, is_target):
+    assert built(target, device).devices[0].is_target is is_target
+
+
+def test_a_machine_is_named_by_what_it_says():
+    assert machine_name(PI) == "Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, 4 cores, aarch64"
+    assert machine_name({**PC, "emulated": True}) == "AMD EPYC, 2 cores, x86_64, emulated"
+    assert machine_name({}) == "a machine that does not name itself"
+
+
+def test_the_warnings_of_the_board_come_along():
+    assert built().target.warnings == load_target("rpi4").warnings
+
+
+def test_a_report_without_files_and_times_can_be_built():
+    pruning = Pruning(PRUNING_PLAN, FULL.cost.baseline, FULL.cost.pruned, {}, Method("none"))
+    report = build(FULL.model, load_target("rpi4"), pruning, Evidence(FULL.data), replace(FULL.run, stages=()))
+    document = report.to_json()
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert document["accuracy"] is None
+    assert document["devices"] == []

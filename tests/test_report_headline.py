@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import pytest
+from report_samples import FULL, speed_up, timing
+
+from edgeprune.report.headline import headline, notices, speed
+from edgeprune.report.wording import context, warnings
+
+FASTER = speed_up("onnxruntime", 2, 1.3124, (1.274, 1.351), "faster")
+SLOWER = speed_up("litert", 1, 0.871, (0.842, 0.913), "slower")
+SAME = speed_up("litert", 2, 1.008, (0.972, 1.044), "no significant difference")
+
+
+def of(*comparisons):
+    return replace(FULL, comparisons=comparisons)
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "start"),
+    [
+        ([FASTER], "1.31x faster [1.27, 1.35] in onnxruntime with 2 threads, for 1.54x fewer MACs, "),
+        ([SLOWER], "Slower: 0.87x the speed of the uncut model [0.84, 0.91] in litert with 1 thread, "),
+        ([SAME], "No significant difference in speed: 1.01x [0.97, 1.04] in litert with 2 threads, "),
+        ([FASTER, FASTER], "Faster in both settings: from "),
+        ([SLOWER] * 3, "Slower in all 3 settings: from "),
+        ([SAME, SAME], "No significant difference in speed in both settings: from "),
+        ([FASTER, SAME, SLOWER], "Faster in 1 of 3 settings, slower in 1, no significant difference in 1: from 0.87x"),
+        ([SLOWER, SAME], "Faster in none of 2 settings, slower in 1, no significant difference in 1: from 0.87x"),
+        ([], "Speed was not measured; 1.54x fewer MACs."),
+    ],
+)
+def test_the_headline_begins_with_the_verdict(comparisons, start):
+    assert headline(of(*comparisons)).startswith(start)
+
+
+def test_several_settings_are_quoted_from_the_worst_to_the_best():
+    assert "from 0.87x [0.84, 0.91] (litert, 1 thread) to 1.31x [1.27, 1.35] (onnxruntime, 2 threads)" in speed(
+        of(FASTER, SAME, SLOWER)
+    )
+
+
+def test_it_says_that_the_host_is_not_the_target():
+    assert "on the host (AMD EPYC, 2 cores, x86_64), not on Raspberry Pi 4 Model B." in speed(FULL)
+    assert notices(FULL)[0].endswith("these times and ratios are not those of that board.")
+
+
+def test_it_does_not_say_so_on_the_target_itself():
+    report = replace(FULL, devices=(replace(FULL.devices[0], is_target=True),))
+    assert "on AMD EPYC, 2 cores, x86_64." in speed(report)
+    assert not any("not on" in text for text in (headline(report), *notices(report), *context(report)))
+
+
+def test_accuracy_is_given_before_and_after_with_intervals():
+    assert "Top-1 from 77.9 % [75.3, 80.3] to 70.1 % [67.3, 72.8] on 1,044 images." in headline(FULL)
+
+
+def test_without_recovery_the_accuracy_is_that_after_the_cut():
+    report = replace(FULL, accuracy=replace(FULL.accuracy, after_recovery=None))
+    assert "to 0.4 % [0.2, 1.0] on" in headline(report)
+
+
+def test_agreement_is_not_called_accuracy():
+    scored = replace(FULL.accuracy, metric="agreement", baseline=1.0, top5=None)
+    text = headline(replace(FULL, accuracy=scored))
+    assert "Agreement with the uncut model: 70.1 % [67.3, 72.8] of 1,044 images; without labels" in text
+    assert "Top-1" not in text
+
+
+def test_it_says_that_nothing_was_scored():
+    assert "Accuracy was not measured." in headline(replace(FULL, accuracy=None))
+
+
+def test_measurements_not_to_rely_on_are_counted_and_explained():
+    assert headline(FULL).endswith("1 of 6 measurements cannot be relied on (noisy).")
+    assert "pruned.fp32.tflite (litert, 1 thread): noisy: blocks spread by 14%" in warnings(FULL)
+
+
+def test_trusted_measurements_need_no_words():
+    report = replace(FULL, measurements=(timing("pruned", "litert", 1, 24.7),))
+    assert "relied" not in headline(report)
+    assert warnings(report) == list(FULL.run.warnings)
+
+
+def test_broken_images_are_counted_and_named():
+    assert "1 broken image was skipped: class_3/broken|file.jpg." in context(FULL)
+
+
+def test_of_many_broken_images_the_first_are_named():
+    names = tuple(f"{number:02}.jpg" for number in range(12))
+    scoring = replace(FULL.data.scoring, skipped=names)
+    told = context(replace(FULL, data=replace(FULL.data, scoring=scoring)))
+    assert f"12 broken images were skipped: {', '.join(names[:10])} and 2 more." in told

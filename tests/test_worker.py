@@ -1,0 +1,308 @@
+"""The worker as the board sees it: a zip file, a job, and lines of JSON."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import site
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import edgeprune.worker
+from edgeprune.bench.transport import pack_worker
+from edgeprune.worker import conduct, sensors, serve
+
+GOLDEN = sorted((Path(__file__).parent / "golden" / "sensors").glob("*.json"))
+
+
+def write_onnx(path: Path, channels: int = 8, layers: int = 2) -> Path:
+    """Convolutions of 3x3 on 3x16x16 images; weights are seeded."""
+    rng = np.random.default_rng(0)
+    weights, nodes, width, flow = [], [], 3, "x"
+    for i in range(layers):
+        values = 0.1 * rng.standard_normal((channels, width, 3, 3)).astype(np.float32)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{i}"))
+        nodes.append(helper.make_node("Conv", [flow, f"w{i}"], [f"t{i}"], pads=[1, 1, 1, 1]))
+        width, flow = channels, f"t{i}"
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])
+    sink = helper.make_tensor_value_info(flow, TensorProto.FLOAT, ["N", channels, 16, 16])
+    graph = helper.make_graph(nodes, "net", [source], [sink], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def a_job(folder: Path, models: list[Path], **changes) -> dict:
+    np.save(folder / "inputs.npy", np.random.default_rng(1).random((2, 3, 16, 16), dtype=np.float32))
+    entries = [{"id": m.stem, "path": str(m), "runtime": "onnxruntime", "threads": 1, "layout": "NCHW"} for m in models]
+    return {
+        "schema": 1,
+        "entries": entries,
+        "inputs": str(folder / "inputs.npy"),
+        "rounds": 3,
+        "block_seconds": 0.005,
+        "warm_up": {"at_least": 3, "limit_seconds": 0.3, "tolerance": 0.02},
+        "patience_seconds": 60,
+        "seed": 0,
+        **changes,
+    }
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    pack_worker(tmp_path / "worker.pyz")
+    return tmp_path / "worker.pyz"
+
+
+def run_worker(program: list[str], job: dict, folder: Path) -> tuple[int, list[dict]]:
+    (folder / "job.json").write_text(json.dumps(job))
+    done = subprocess.run(
+        [*program, str(folder / "job.json")], capture_output=True, text=True, timeout=120, cwd=folder, check=False
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_each_entry_gets_ready_and_then_every_round(tmp_path, archive):
+    models = [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx", channels=16)]
+    code, events = run_worker([sys.executable, str(archive)], a_job(tmp_path, models), tmp_path)
+    assert code == 0
+    assert [event["event"] for event in events] == ["start", "ready", "ready", *["block"] * 6, "end"]
+    for ready in events[1:3]:
+        assert ready["load_ns"] > 0
+        assert ready["first_ns"] > 0
+        assert ready["warm_up"]["calls"] >= 3
+    blocks = events[3:-1]
+    assert sorted((block["round"], block["entry"]) for block in blocks) == [(r, e) for r in range(3) for e in "ab"]
+    assert all(len(block["samples_ns"]) >= 3 and min(block["samples_ns"]) > 0 for block in blocks)
+    assert all(block["peak_rss_bytes"] > 1 << 20 for block in blocks)
+
+
+def test_the_output_is_the_models_on_the_first_image(tmp_path, archive):
+    import hashlib
+
+    import onnxruntime
+
+    model = write_onnx(tmp_path / "a.onnx")
+    job = a_job(tmp_path, [model])
+    _, events = run_worker([sys.executable, str(archive)], job, tmp_path)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"x": np.load(job["inputs"])[:1]})[0]
+    assert events[1]["output_sha256"] == hashlib.sha256(expected.tobytes()).hexdigest()
+    assert events[1]["runtime_version"] == onnxruntime.__version__
+
+
+def test_it_runs_as_a_module_too(tmp_path):
+    program = [sys.executable, "-m", "edgeprune.worker"]
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")], rounds=1)
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    root = Path(edgeprune.worker.__file__).parents[2]
+    done = subprocess.run(
+        [*program, tmp_path / "job.json"], capture_output=True, text=True, timeout=120, cwd=root, check=True
+    )
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["start", "ready", "block", "end"]
+
+
+@pytest.mark.slow
+def test_the_archive_needs_nothing_but_numpy_and_the_runtime(tmp_path, archive):
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    (packages,) = (tmp_path / "bare" / "lib").glob("python*/site-packages")
+    for folder in map(Path, site.getsitepackages()):
+        for name in ("numpy", "numpy.libs", "onnxruntime"):
+            if (folder / name).exists() and not (packages / name).exists():
+                (packages / name).symlink_to(folder / name)
+    probe = subprocess.run([python, "-c", "import edgeprune"], capture_output=True, cwd=tmp_path, check=False)
+    assert probe.returncode == 1, "the bare environment must not see edgeprune, or this test shows nothing"
+    code, events = run_worker(
+        [str(python), str(archive)], a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")], rounds=1), tmp_path
+    )
+    assert code == 0, events
+    assert events[-1]["event"] == "end"
+
+
+def test_the_workers_sources_are_python_3_9_and_import_nothing_else_of_edgeprune():
+    allowed = sys.stdlib_module_names | {"numpy", "onnxruntime", "ai_edge_litert"}
+    for source in Path(edgeprune.worker.__path__[0]).glob("*.py"):
+        tree = ast.parse(source.read_text(), feature_version=(3, 9))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in allowed or name.startswith("edgeprune.worker"), (
+                    f"{source.name} imports {name}"
+                )
+
+
+def test_a_file_the_runtime_refuses_is_an_error_event_that_names_it(tmp_path, archive):
+    good, bad = write_onnx(tmp_path / "good.onnx"), tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a model")
+    code, events = run_worker([sys.executable, str(archive)], a_job(tmp_path, [good, bad]), tmp_path)
+    assert code == 1
+    assert (events[-1]["event"], events[-1]["entry"]) == ("error", "bad")
+    assert "InvalidProtobuf" in events[-1]["reason"]
+
+
+def test_a_runtime_that_is_unknown_is_told_before_anything_runs(tmp_path, archive):
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
+    job["entries"].append({**job["entries"][0], "id": "b", "runtime": "tensorrt"})
+    code, events = run_worker([sys.executable, str(archive)], job, tmp_path)
+    assert code == 1
+    assert [event["event"] for event in events] == ["start", "error"]
+    assert "tensorrt" in events[-1]["reason"]
+
+
+def test_a_job_of_another_schema_is_an_error_event(tmp_path, archive):
+    code, events = run_worker([sys.executable, str(archive)], {"schema": 99}, tmp_path)
+    assert code == 1
+    assert "schema" in events[-1]["reason"]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids: list[int], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(is_alive(pid) for pid in pids)
+
+
+@pytest.fixture
+def long_run(tmp_path, archive):
+    """A worker in the middle of its blocks, with its children's ids."""
+    models = [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")]
+    (tmp_path / "job.json").write_text(json.dumps(a_job(tmp_path, models, rounds=100_000)))
+    argv = [sys.executable, archive, "--attached", tmp_path / "job.json"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if '"block"' in line:
+                break
+        yield process, children_of(process.pid)
+        process.kill()
+
+
+def test_one_process_an_entry(long_run):
+    assert len(long_run[1]) == 2
+
+
+@pytest.mark.parametrize("how", ["input closed", "terminated", "killed", "killed while its children hang"])
+def test_no_process_outlives_the_worker(long_run, how):
+    process, children = long_run
+    if how == "input closed":
+        process.stdin.close()
+    elif how == "killed while its children hang":
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        process.kill()
+    else:
+        process.send_signal(signal.SIGTERM if how == "terminated" else signal.SIGKILL)
+    assert wait_until_gone([process.pid, *children])
+
+
+def test_a_child_that_is_killed_is_named_with_its_signal(long_run):
+    process, children = long_run
+    os.kill(children[1], signal.SIGSEGV)
+    error = json.loads(process.stdout.read().splitlines()[-1])
+    assert (error["event"], error["entry"]) == ("error", "b")
+    assert "SIGSEGV" in error["reason"]
+
+
+def test_a_child_that_hangs_is_given_up(tmp_path, archive):
+    models = [write_onnx(tmp_path / "a.onnx")]
+    job = a_job(tmp_path, models, rounds=100_000, patience_seconds=3)
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    argv = [sys.executable, archive, tmp_path / "job.json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if '"block"' in line)
+        (child,) = children_of(process.pid)
+        os.kill(child, signal.SIGSTOP)
+        error = json.loads(process.stdout.read().splitlines()[-1])
+    assert "no answer to 'block' within 3 s" in error["reason"]
+    assert wait_until_gone([child])
+
+
+def test_orders_are_mirrored_in_pairs_and_random_between_them():
+    orders = [order for _, order in conduct.turns("abcd", 40, seed=1)]
+    assert all(sorted(order) == list("abcd") for order in orders)
+    assert all(orders[i + 1] == orders[i][::-1] for i in range(0, 40, 2))
+    assert len({tuple(order) for order in orders}) > 8
+    assert orders == [order for _, order in conduct.turns("abcd", 40, seed=1)]
+
+
+def test_entries_of_one_runtime_and_thread_count_are_a_group():
+    rows = [("a", "x", 1), ("b", "y", 1), ("c", "x", 1), ("d", "x", 4)]
+    found = conduct.groups([{"id": name, "runtime": runtime, "threads": threads} for name, runtime, threads in rows])
+    assert [[entry["id"] for entry in group] for group in found] == [["a", "c"], ["b"], ["d"]]
+
+
+def timings(*windows_ms: float):
+    """A call whose time in each 50 ms window is the given one, and stays at the last."""
+    spent, plan = 0.0, [ms for ms in windows_ms for _ in range(max(3, int(np.ceil(50 / ms))))]
+
+    def call() -> int:
+        nonlocal spent
+        ms = plan.pop(0) if plan else windows_ms[-1]
+        spent += ms
+        return int(ms * 1e6)
+
+    return call
+
+
+def test_warm_up_ends_when_times_stop_improving():
+    told = serve.warm_up(timings(10, 8, 6, 5, 5, 5, 5, 5), at_least=5, limit_seconds=60, tolerance=0.02)
+    assert told["stable"]
+    assert told["calls"] == 5 + 7 + 9 + 10 + 10 + 10  # two windows at 5 ms after the first one
+
+
+def test_warm_up_makes_the_fewest_calls_asked_for():
+    assert serve.warm_up(timings(10), at_least=100, limit_seconds=60, tolerance=0.02)["calls"] >= 100
+
+
+def test_warm_up_gives_up_at_its_limit():
+    told = serve.warm_up(timings(*(100 * 0.9**i for i in range(40))), at_least=5, limit_seconds=1, tolerance=0.02)
+    assert not told["stable"]
+    assert 1 <= told["seconds"] < 1.1
+
+
+def test_warm_up_of_a_slow_file_stops_within_its_limit():
+    told = serve.warm_up(lambda: 10**10, at_least=10, limit_seconds=5, tolerance=0.02)
+    assert told == {"calls": 1, "seconds": 10.0, "stable": False}
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_sensors_say_what_the_board_says_and_nothing_more(path):
+    case = json.loads(path.read_text())
+    board = sensors.Recording(case["files"], case["commands"])
+    assert sensors.facts(board) == case["facts"]
+    assert sensors.readings(board) == case["readings"]
+    busy = sensors.busy_cpu_seconds(board)
+    assert busy == (case["busy_ticks"] / os.sysconf("SC_CLK_TCK") if "busy_ticks" in case else None)
+
+
+def test_a_board_without_any_sensor_says_nothing():
+    board = sensors.Recording({}, {})
+    assert sensors.facts(board) == {}
+    assert sensors.readings(board) == {}
+
+
+def test_this_machine_can_be_asked():
+    assert sensors.facts(sensors.Board())["cores"] >= 1
+    assert sensors.Board().run(("a-command-that-is-not-there",)) is None
+    assert sensors.Board().run(("false",)) is None
