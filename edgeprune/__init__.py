@@ -1,6 +1,7 @@
 """edgeprune: prune a CNN by filter similarity, recover it, export it, and measure whether it got faster.
 
-The names below are the public library; the command line is a thin layer over them. Importing edgeprune imports none of them.
+The names below are the public library; the command line is a thin layer over them. Importing edgeprune imports none of
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _PUBLIC = {
     "load_target": "edgeprune.target",
 }
 
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 (the keys are strings)
 
 
 def __getattr__(name: str) -> Any:

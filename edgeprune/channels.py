@@ -1,8 +1,8 @@
 """ChannelMap: which axes of which stored tensors must be cut together.
 
-Every filter that may go has a number, a *channel*. A channel belongs to one *space*: the filters that one decision is about.
-Each axis of a stored tensor that carries channels is a *slot*: for every index of the axis, the channel it belongs to, or `FIXED`.
-Cutting is then one index-select per slot.
+Every filter that may go has a number, a *channel*. A channel belongs to one *space*: the filters that one decision is
+about. Each axis of a stored tensor that carries channels is a *slot*: for every index of the axis, the channel it
+belongs to, or `FIXED`. Cutting is then one index-select per slot.
 """
 
 from __future__ import annotations

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError, UsageError
-from edgeprune.plan import Budget
-from edgeprune.request import DEFAULT_RATIO, DEMO, Request
-from edgeprune.terminal import Talk
+from edgeprune.request import DEFAULT_RATIO, DEMO, Request, parse_budget, parse_numbers, parse_settings, parse_shape
+from edgeprune.terminal import Talk, print_json, print_plan, print_rows, table
 
 app = typer.Typer(
     name="edgeprune",
@@ -31,41 +29,62 @@ app = typer.Typer(
 devices_app = typer.Typer(help="The boards edgeprune knows.", invoke_without_command=True)
 app.add_typer(devices_app, name="devices")
 
+_CLEAN_UP_SECONDS = 10.0
+"""How long a run may take to clean up after Ctrl-C: ending a worker that does not listen takes five."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
 
 
 def main() -> NoReturn:
     """Run the command line; every error ends here with its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    interruption = _Interruption()
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(kind) is not signal.SIG_IGN:  # nohup and `&` ask for that
+            signal.signal(kind, interruption)
     sys.exit(_run())
 
 
-def _interrupt() -> NoReturn:
-    raise KeyboardInterrupt
+class _Interruption:
+    """A signal becomes KeyboardInterrupt; those that follow while the run cleans up are ignored."""
+
+    def __init__(self) -> None:
+        self._last = -_CLEAN_UP_SECONDS
+
+    def __call__(self, *_: object) -> None:
+        now = time.monotonic()
+        if now - self._last >= _CLEAN_UP_SECONDS:
+            self._last = now
+            raise KeyboardInterrupt
 
 
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
+        sys.stdout.flush()  # a reader that went away must be noticed here, not when Python shuts down
         return result if isinstance(result, int) else 0
     except EdgepruneError as error:
         Talk().failed(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: nothing is left half-written", file=sys.stderr)
         return 130
     except typer.Exit as done:
         return done.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
+        _forget_stdout()
         return 0
     except Exception as error:
-        if not hasattr(
-            error, "format_message"
-        ):  # click's own usage errors have it; anything else is a bug and keeps its traceback
+        # Click's own usage errors have it; anything else is a bug and keeps its traceback.
+        if not hasattr(error, "format_message"):
             raise
-        Talk().failed(UsageError(error.format_message(), fix="See edgeprune --help, or edgeprune COMMAND --help."))
+        if error.format_message():  # empty where no command was named: click has printed the help
+            Talk().failed(UsageError(error.format_message(), fix="See edgeprune --help, or edgeprune COMMAND --help."))
         return 2
+
+
+def _forget_stdout() -> None:
+    """Nobody reads standard output any more: let what is still buffered go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @app.callback()
@@ -82,7 +101,7 @@ def compress(
     model: Annotated[
         str,
         typer.Argument(
-            help="A name from `edgeprune models`, path/net.py:build, package.module:build, torchvision:NAME or timm:NAME."
+            help="A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
         ),
     ] = DEMO,
     target: Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")] = "rpi4",
@@ -142,12 +161,12 @@ def compress(
         weights=weights,
         data=data,
         calibration_data=calibration_data,
-        input_shape=_shape(input_shape),
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        input_shape=parse_shape(input_shape),
+        mean=parse_numbers("--mean", mean),
+        std=parse_numbers("--std", std),
         criterion=criterion,
-        criterion_options=_options(criterion_option or []),
-        budget=_budget(ratio, macs),
+        criterion_options=parse_settings(criterion_option or []),
+        budget=parse_budget(ratio, macs, plan),
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
         formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
         recover=recover,  # type: ignore[arg-type]
@@ -165,18 +184,18 @@ def compress(
     talk = Talk()
     if model == DEMO and data is None and weights is None:
         talk.say(
-            "This is the demo: a small residual CNN on scikit-learn's handwritten digits. Accuracy, files and timings are real."
+            "This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real."
         )
         talk.say(
-            "Your own model: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
+            "Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
         )
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 
     outcome = run(request, talk)
     if outcome.report is None:
-        _print_plan(outcome.plan.to_json(), outcome.whole, as_json)
+        print_plan(outcome.plan.to_json(), outcome.whole, as_json)
     elif as_json:
-        _print_json(outcome.report.to_json())
+        print_json(outcome.report.to_json())
     else:
         from edgeprune.report.render.terminal import renderable
 
@@ -192,7 +211,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: 
 
     found = Report.load(run / "report.json")
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         Console(highlight=False).print(renderable(found))
 
@@ -207,7 +226,7 @@ def models(as_json: AsJson = False) -> None:
         {"name": c.name, "input": "x".join(map(str, c.input.shape)), "classes": c.classes, "title": c.title}
         for c in cards
     ]
-    _print_rows("models", rows, as_json)
+    print_rows("models", rows, as_json)
 
 
 @app.command()
@@ -220,7 +239,7 @@ def criteria(as_json: AsJson = False) -> None:
         {"name": c.name, "settings": dict(c.settings), "title": (c.function.__doc__ or "").splitlines()[0]}
         for c in known
     ]
-    _print_rows("criteria", rows, as_json)
+    print_rows("criteria", rows, as_json)
 
 
 @devices_app.callback()
@@ -242,7 +261,7 @@ def devices(context: typer.Context, as_json: AsJson = False) -> None:
         }
         for t in targets
     ]
-    _print_rows("devices", rows, as_json)
+    print_rows("devices", rows, as_json)
 
 
 @devices_app.command()
@@ -252,87 +271,16 @@ def show(name: Annotated[str, typer.Argument(help="A board, or a TOML file.")], 
 
     target = load_target(name)
     if as_json:
-        _print_json({"schema": 1, **target.to_json()})
+        print_json({"schema": 1, **target.to_json()})
         return
     console = Console(highlight=False)
     console.print(f"[bold]{target.name}[/]  {target.title}")
     console.print(
-        f"{target.arch}, {target.cores} cores, channels in multiples of {target.channel_multiple}, {', '.join(target.formats)}"
+        f"{target.arch}, {target.cores} cores, channels in multiples of {target.channel_multiple}, "
+        f"formats {', '.join(target.formats)}"
     )
     for warning in target.warnings:
         console.print(f"beware: {warning}", style="yellow")
     console.print(
-        _table([{"fact": key, "value": str(fact.value), "source": fact.source} for key, fact in target.facts.items()])
+        table([{"fact": key, "value": str(fact.value), "source": fact.source} for key, fact in target.facts.items()])
     )
-
-
-def _shape(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
-        raise UsageError(f"--input must be channels x height x width, for example 3x224x224; got {text!r}")
-    return int(parts[0]), int(parts[1]), int(parts[2])
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{option} must be numbers with commas between, for example 0.485,0.456,0.406; got {text!r}"
-        ) from None
-
-
-def _options(pairs: Sequence[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise UsageError(f"--criterion-option must be KEY=VALUE, for example metric=psnr; got {pair!r}")
-    return dict((key, value) for key, _, value in (pair.partition("=") for pair in pairs))
-
-
-def _budget(ratio: float | None, macs: float | None) -> Budget:
-    if ratio is not None and macs is not None:
-        raise UsageError("--ratio and --macs exclude each other", fix="Give one of them.")
-    return Budget(macs=macs) if macs is not None else Budget(ratio=DEFAULT_RATIO if ratio is None else ratio)
-
-
-def _print_json(document: Mapping[str, Any]) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _print_plan(plan: Mapping[str, Any], whole: Mapping[str, str], as_json: bool) -> None:
-    if as_json:
-        _print_json(plan)
-        return
-    widths = {name: len(kept) for name, kept in plan["keep"].items()}
-    rows = [
-        {"layer": name, "filters": size, "kept": widths.get(name, size), "left whole because": whole.get(name, "")}
-        for name, size in plan["sizes"].items()
-    ]
-    console = Console(highlight=False)
-    console.print(_table(rows))
-    console.print(
-        f"{plan['reached']['macs']:.1%} of the MACs would stay (asked: {plan['asked']}). Nothing was written."
-    )
-
-
-def _print_rows(kind: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print_json({"schema": 1, kind: list(rows)})
-    else:
-        Console(highlight=False).print(_table(rows))
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in rows[0] if rows else []:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    return table
-
-
-def _cell(value: Any) -> str:
-    text = " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, Mapping) else str(value)
-    return text.replace("[", r"\[")

@@ -14,7 +14,8 @@ EdgepruneError                2   something the user asked for cannot be done as
 ├── TrustError                4   a measurement is not trustworthy
 └── ParityError               5   an artifact does not compute what the model computes
 
-Raised where the fault is known, caught once, in `edgeprune.cli`. A bug is not an `EdgepruneError` and keeps its traceback.
+Raised where the fault is known, caught once, in `edgeprune.cli`. A bug is not an `EdgepruneError` and keeps its
+traceback.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,23 @@ def writing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what failed
+            temporary.unlink()
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
     """What an operating system's refusal to write `path` means for the user."""
-    if error.errno in _OUT_OF_SPACE:
+    if is_out_of_space(error):
         return OutputError(
             "the disk is full", where=str(path), fix="Free some space, or name another folder with --out."
         )
     reason = error.strerror or str(error)
     return OutputError(f"cannot write: {reason}", where=str(path), fix="Name a folder you can write to with --out.")
+
+
+def is_out_of_space(error: OSError) -> bool:
+    """Whether the disk, the user's quota or the largest allowed file is what ended a write."""
+    return error.errno in _OUT_OF_SPACE
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -188,7 +189,8 @@ def _model(request: Request, journal: Journal) -> Model:
     )
     if not model.weights:
         journal.warn(
-            "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity nor accuracy means anything (give --weights FILE)"
+            "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity "
+            "nor accuracy means anything (give --weights FILE)"
         )
     return model
 
@@ -262,7 +264,7 @@ def _recover(
 
 
 def _accuracy(models: tuple[Model, Model, Model], recovered: bool, images: ImageSet, journal: Journal) -> Accuracy:
-    """Accuracy of the uncut, the cut, and the recovered model; agreement with the uncut one where there are no labels."""
+    """Accuracy of the uncut, the cut and the recovered model; without labels, agreement with the uncut one."""
     with journal.stage("accuracy") as tick:
         count = 3 if recovered else 2
         found = [predict(model, images, _part(tick, place, count)) for place, model in enumerate(models[:count])]
@@ -274,7 +276,7 @@ def _accuracy(models: tuple[Model, Model, Model], recovered: bool, images: Image
 
     top1 = shares(1)
     top5 = shares(5) if images.labels is not None and found[0].classes >= TOP5_FROM_CLASSES else None
-    metric = "agreement" if images.labels is None else "top1"
+    metric: Literal["top1", "agreement"] = "agreement" if images.labels is None else "top1"
     return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5)
 
 

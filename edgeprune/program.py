@@ -1,8 +1,8 @@
 """Program: a model as the list of tensor operators it performs, and a `Walk` that runs it piece by piece.
 
-The operators come from `torch.export` (functional ATen, nothing decomposed), so what is seen here is what is exported to ONNX,
-and a network that can be exported can be traced. Stored tensors are looked up in the module by name each time they are used:
-changing a weight of the module changes what the next operator computes.
+The operators come from `torch.export` (functional ATen, nothing decomposed), so what is seen here is what is exported
+to ONNX, and a network that can be exported can be traced. Stored tensors are looked up in the module by name each time
+they are used: changing a weight of the module changes what the next operator computes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from edgeprune.errors import TraceError
+from edgeprune.resize import all_tensors
 
 Shape = tuple[int, ...]
 
@@ -87,7 +88,7 @@ class Program:
 
     @cached_property
     def peak_bytes(self) -> int:
-        """The most bytes of fp32 values alive at once for one image: what an operator reads, writes, and what waits for later."""
+        """The most bytes of fp32 values alive at once for one image: read, written, or waiting for later."""
         before = (self.image_bytes(self.input), *self.alive_bytes)
         return max(
             (kept + self.image_bytes(node.name) for kept, node in zip(before, self.nodes, strict=False)),
@@ -159,7 +160,7 @@ def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedPro
             raise TraceError(
                 "the model cannot be traced by torch.export",
                 where=_first_lines(error),
-                fix="Rewrite the named line so that it does not depend on the values of tensors (see torch.export's documentation).",
+                fix="Rewrite the named line so that it does not depend on the values of tensors.",
             ) from error
 
 
@@ -173,7 +174,7 @@ def _first_lines(error: Exception) -> str:
 def _shapes(program: Program, module: nn.Module, images: Tensor) -> dict[str, Shape]:
     """The shape of every value, found by running the program once."""
     values: dict[str, Any] = {program.input: images}
-    state = stored_tensors(module)
+    state = all_tensors(module)
     shapes: dict[str, Shape] = {program.input: tuple(images.shape)}
     for name, tensor in program.stored.items():
         shapes[name] = tuple(state[tensor].shape)
@@ -188,12 +189,6 @@ def _shapes(program: Program, module: nn.Module, images: Tensor) -> dict[str, Sh
     return shapes
 
 
-def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer by name, a shared one under each of its names."""
-    named = dict(module.named_parameters(remove_duplicate=False))
-    return {**named, **dict(module.named_buffers(remove_duplicate=False))}
-
-
 def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """Perform one operator on the values it reads."""
 
@@ -206,7 +201,7 @@ def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: 
     named = map_arg(node.kwargs, read)
     assert callable(node.target)
     with torch.no_grad():
-        return node.target(*arguments, **named)  # type: ignore[misc]
+        return node.target(*arguments, **named)
 
 
 def _forget(program: Program, values: dict[str, Any], place: int) -> None:
@@ -218,9 +213,9 @@ def _forget(program: Program, values: dict[str, Any], place: int) -> None:
 class Walk:
     """Runs a program over batches of images up to one node after another, front to back.
 
-    Asking for nodes in the order they run costs about one forward pass in all: between two questions the walk keeps, for each batch,
-    the values alive at the last place where they fit into `memory_bytes` (or at the narrowest place, if none does). Weights may be
-    changed between questions if no operator before the last asked node reads them.
+    Asking for nodes in the order they run costs about one forward pass in all: between two questions the walk keeps,
+    for each batch, the values alive at the last place where they fit into `memory_bytes` (or at the narrowest place, if
+    none does). Weights may be changed between questions if no operator before the last asked node reads them.
 
     Args:
         program: what to run.
@@ -261,7 +256,7 @@ class Walk:
             self._restart()  # asked out of order: slower, never wrong
         goal = max([self._place, *(program.position[node] for node in missing)])
         rest = self._resting_place(goal)
-        state = stored_tensors(self._module)
+        state = all_tensors(self._module)
         kept: list[dict[str, Any]] = []
         for start in self._kept:
             values, saved = dict(start), dict(start)

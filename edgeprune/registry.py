@@ -1,6 +1,7 @@
 """Tables of names: `name -> "module:attribute"`, imported only when asked for.
 
-A criterion, exporter or runtime is added by one file and one line in its room's table; third parties add rows by entry points.
+A criterion, exporter or runtime is added by one file and one line in its room's table; third parties add rows by entry
+points.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +18,8 @@ DEMO = "digits"
 """The model that runs when none is named."""
 
 DEFAULT_RATIO = 0.3
+
+_SEEDS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Request:
     std: tuple[float, ...] | None = None
     criterion: str = "qsfm"
     criterion_options: Mapping[str, str] = field(default_factory=dict)
-    budget: Budget = Budget(ratio=DEFAULT_RATIO)
+    budget: Budget = field(default_factory=lambda: Budget(ratio=DEFAULT_RATIO))
     scope: Scope = "inner"
     formats: tuple[str, ...] | None = None
     recover: Recovery = "reconstruct"
@@ -90,3 +92,40 @@ class Request:
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}")
+        if not 0 <= self.seed < _SEEDS:
+            raise UsageError(f"--seed must lie between 0 and {_SEEDS - 1}, got {self.seed}")
+
+
+def parse_shape(text: str | None) -> tuple[int, int, int] | None:
+    """`--input` as typed, "3x224x224": (channels, height, width); None if it is not given."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--input must be channels x height x width, for example 3x224x224; got {text!r}")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """`--mean` or `--std` as typed, "0.485,0.456,0.406"; None if it is not given."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option} must be numbers with commas between, for example 0.485,0.456,0.406; got {text!r}"
+        ) from None
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """`--criterion-option` as typed, "metric=psnr" each."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"--criterion-option must be KEY=VALUE, for example metric=psnr; got {pair!r}")
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def parse_budget(ratio: float | None, macs: float | None, plan: Path | None) -> Budget:
+    """The one budget that is asked for; the default where none is."""
+    if sum(given is not None for given in (ratio, macs, plan)) > 1:
+        raise UsageError("--ratio, --macs and --plan exclude each other", fix="Give one of them.")
+    return Budget(macs=macs) if macs is not None else Budget(ratio=DEFAULT_RATIO if ratio is None else ratio)

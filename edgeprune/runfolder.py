@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,17 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeprune.errors import OutputError
-from edgeprune.files import output_error
-
-_OURS = ("report.json", "plan.json")
+from edgeprune.files import is_out_of_space, output_error
 
 
 def check_free(out: Path, overwrite: bool) -> None:
     """Refuse a run folder that cannot be made, before any work is done.
 
     Raises:
-        OutputError: it exists and `overwrite` is not set, it holds something that is not a run, or it cannot be written.
+        OutputError: it exists and `overwrite` is not set, it holds something that is not a run, or it cannot be
+            written.
     """
+    with _explained(out):
+        _check_replaceable(out, overwrite)
+        _check_place(_absolute(out))
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError("the output folder's name is taken by a file", where=str(out), fix="Name another with --out.")
     if out.is_dir() and any(out.iterdir()):
@@ -29,13 +35,31 @@ def check_free(out: Path, overwrite: bool) -> None:
                 where=str(out),
                 fix="Name another with --out, or replace it with --overwrite.",
             )
-        if not any((out / name).is_file() for name in _OURS):
+        if not _is_run(out):
             raise OutputError(
                 "the output folder holds something that is not a run of edgeprune; it is not replaced",
                 where=str(out),
                 fix="Name another with --out.",
             )
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a finished run: the only kind that is ever replaced."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and "edgeprune_version" in report
+
+
+def _check_place(out: Path) -> None:
+    if out.is_mount() or out == Path.cwd():
+        raise OutputError(
+            "the output folder cannot be replaced as a whole: it is a mounted volume or the current folder",
+            where=str(out),
+            fix=f"Name a folder in it: --out {out / 'run'}",
+        )
+    parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
             "the output folder cannot be written", where=str(parent), fix="Name a folder you can write to with --out."
@@ -49,24 +73,51 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
-    out = out.absolute()
+    out = _absolute(out)
     work, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("partial", "replaced"))
     made = [folder for folder in out.parents if not folder.exists()]
     try:
-        work.mkdir(parents=True)
-        yield work
-        if out.exists():
-            out.replace(old)
-        work.replace(out)
-    except OSError as error:
-        raise output_error(error, out) from error
+        with _explained(out):
+            work.mkdir(parents=True)
+        try:
+            yield work
+        except OSError as error:
+            if not is_out_of_space(error):  # any other is no fault of the folder, but a bug
+                raise
+            raise output_error(error, out) from error
+        with _explained(out):
+            if out.exists():
+                out.replace(old)
+            work.replace(out)
     finally:
         if old.exists() and not out.exists():
             old.replace(out)
         for left in (work, old):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
         for folder in made:  # innermost first; stops at the first that something was put into
             try:
                 folder.rmdir()
             except OSError:
                 break
+
+
+def _absolute(path: Path) -> Path:
+    """The path without `.` and `..`, so that it has a name and a parent; links in it are kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error, out) from error
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; an interruption waits until it is gone."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

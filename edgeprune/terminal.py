@@ -1,21 +1,24 @@
-"""What the user sees while a run goes on: talk and progress on stderr, and only what a terminal can show."""
+"""What the user sees: talk and progress on stderr, and only what a terminal can show; results on stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.progress import Tick
 
 
 class Talk:
-    """A `edgeprune.journal.Listener` on stderr: a bar for the running stage on a terminal, a line for each finished one.
+    """A `edgeprune.journal.Listener` on stderr: a bar for the running stage, a line for each finished one.
 
     Args:
         quiet: say nothing but warnings.
@@ -58,3 +61,47 @@ class Talk:
         for label, text in (("where", error.where), ("fix", error.fix)):
             if text:
                 self._console.print(f"[bold]{label:>5}:[/] {escape(text)}", soft_wrap=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a document on standard output."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_rows(kind: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as a JSON document under the name `kind`."""
+    if as_json:
+        print_json({"schema": 1, kind: list(rows)})
+    else:
+        Console(highlight=False).print(table(rows))
+
+
+def print_plan(plan: Mapping[str, Any], whole: Mapping[str, str], as_json: bool) -> None:
+    """Print a plan layer by layer, with the reasons of those left whole, or as its JSON document."""
+    if as_json:
+        print_json(plan)
+        return
+    widths = {name: len(kept) for name, kept in plan["keep"].items()}
+    rows = [
+        {"layer": name, "filters": size, "kept": widths.get(name, size), "left whole because": whole.get(name, "")}
+        for name, size in plan["sizes"].items()
+    ]
+    console = Console(highlight=False)
+    console.print(table(rows))
+    asked = ", ".join(f"--{name} {value}" for name, value in plan["asked"].items())
+    console.print(f"{plan['reached']['macs']:.1%} of the MACs would stay (asked: {asked}). Nothing was written.")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows as a table; the first one's keys are the headings."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0] if rows else []:
+        drawn.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_cell(value) for value in row.values()))
+    return drawn
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, Mapping) else str(value)
+    return escape(text)

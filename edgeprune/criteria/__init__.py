@@ -1,8 +1,8 @@
 """Criteria: which filters are redundant. One paper, one file, one function.
 
-A criterion is a function `(view: FilterView, *, setting=default, ...) -> Tensor [n]`, higher = keep. Its keyword arguments are its
-settings; their defaults and types are what the command line accepts. A paper that yields an order of removal returns it as monotone
-scores. Scores of one space are compared with each other only.
+A criterion is a function `(view: FilterView, *, setting=default, ...) -> Tensor [n]`, higher = keep. Its keyword
+arguments are its settings; their defaults and types are what the command line accepts. A paper that yields an order of
+removal returns it as monotone scores. Scores of one space are compared with each other only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class FilterView:
         name: the space.
         size: n.
         weight: float32 [n, d]: each filter flattened; where several layers share the space, their filters side by side.
-        maps: `maps(side)` yields, batch by batch, the feature maps of calibration images, float32 [images, n, height, width].
+        maps: `maps(side)` yields, batch by batch, the feature maps of calibration images, float32 [images, n, height,
+            width].
         seed: for criteria that draw.
     """
 

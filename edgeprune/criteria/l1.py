@@ -1,4 +1,7 @@
-"""L1 norm of the filter: the yardstick. Li et al., Pruning Filters for Efficient ConvNets, https://arxiv.org/abs/1608.08710."""
+"""L1 norm of the filter: the yardstick.
+
+Li, Kadav, Durdanovic, Samet, Graf: "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
 """QSFM: a feature map that looks like another one is redundant.
 
-Wang, Liu, Huang, Chen, Zhang, Lin, Wang: "QSFM: Model Pruning Based on Quantified Similarity between Feature Maps for AI on Edge",
-https://arxiv.org/abs/2105.06052, IEEE Internet of Things Journal 9(23), 2022, doi 10.1109/JIOT.2022.3190873.
+Wang, Liu, Huang, Chen, Zhang, Lin, Wang: "QSFM: Model Pruning Based on Quantified Similarity between Feature Maps for
+AI on Edge", https://arxiv.org/abs/2105.06052, IEEE Internet of Things Journal 9(23), 2022, doi
+10.1109/JIOT.2022.3190873.
 
-From the abstract: the outputs of a layer are a three-dimensional tensor, a quantified similarity between its two-dimensional maps finds
-redundant ones, and the filters behind them are removed; SSIM and PSNR are the similarities. **Our reconstruction**, because the
-paper's text was not available to us: the side of the activation, the dynamic range, averaging the similarity over images, one global SSIM window,
-and which of a pair goes. Each is a setting or is marked below.
+From the abstract: the outputs of a layer are a three-dimensional tensor, a quantified similarity between its
+two-dimensional maps finds redundant ones, and the filters behind them are removed; SSIM and PSNR are the similarities.
+**Our reconstruction**, because the paper's text was not available to us: the side of the activation, the dynamic range,
+averaging the similarity over images, one global SSIM window, and which of a pair goes. Each is a setting or is marked
+below.
 """
 
 from __future__ import annotations
@@ -29,22 +31,24 @@ _K1, _K2 = 0.01, 0.03  # SSIM's constants, Wang et al. 2004, section III.B
 def qsfm(
     view: FilterView,
     *,
-    metric: Literal["ssim", "psnr"] = "ssim",
+    metric: Literal["psnr", "ssim"] = "psnr",
     side: Side = "after",
     drop: Literal["redundant", "weak"] = "redundant",
     images: int = 128,
 ) -> Tensor:
     """Score filters by how long they survive the removal of the most similar pairs.
 
-    Until one filter is left, take the most similar surviving pair and drop one of the two: the filter whose place in that order comes last
-    scores highest. Any number of filters can then be removed, with the result the paper's greedy loop would give.
+    Until one filter is left, take the most similar surviving pair and drop one of the two: the filter whose place in
+    that order comes last scores highest. Any number of filters can then be removed, with the result the paper's greedy
+    loop would give.
 
     Args:
         view: the filters and their feature maps.
-        metric: similarity of two maps, averaged over images.
+        metric: similarity of two maps, averaged over images. PSNR is the default: it lost less accuracy than
+            SSIM on both networks it was tried on (docs/decisions/0003).
         side: maps after the activation (what the next layer sees) or before it.
-        drop: which of a pair goes: "redundant", the one more similar to all other survivors (ties: the smaller L1 norm); "weak", the
-            one of smaller L1 norm.
+        drop: which of a pair goes: "redundant", the one more similar to all other survivors (ties: the smaller L1
+            norm); "weak", the one of smaller L1 norm.
         images: how many calibration images to look at, at most.
 
     Returns:
@@ -62,7 +66,7 @@ def _first(batches: Iterator[Tensor], images: int) -> Iterator[Tensor]:
         left -= len(batch)
 
 
-def mean_similarity(batches: Iterator[Tensor], metric: str = "ssim") -> Tensor:
+def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:
     """Mean over images of the similarity of every pair of maps.
 
     Memory is bounded: at most 256 MiB of pairwise values are alive at once, whatever the batch.
@@ -79,21 +83,24 @@ def mean_similarity(batches: Iterator[Tensor], metric: str = "ssim") -> Tensor:
     for batch in batches:
         flat = batch.flatten(2)
         step = max(1, _CHUNK_BYTES // (8 * 4 * flat.shape[1] ** 2))  # about eight float32 [n, n] temporaries an image
-        for chunk in flat.split(step):
+        for chunk in torch.split(flat, step):
             total = total + pairwise(chunk).double().sum(dim=0)
             count += len(chunk)
     return total / count
 
 
 def _moments(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Dynamic range [b, 1, 1] (over the layer, per image: our choice), means [b, n] and second moments [b, n, n] of maps [b, n, hw]."""
+    """Range [b, 1, 1], means [b, n] and second moments [b, n, n] of maps [b, n, hw].
+
+    The range is taken over the layer, for each image by itself (our choice: the paper's maps are not 8-bit pictures).
+    """
     low, high = maps.flatten(1).aminmax(dim=1)
     scale = (high - low).clamp_min(torch.finfo(maps.dtype).tiny).reshape(-1, 1, 1)
     return scale, maps.mean(dim=2), maps @ maps.transpose(1, 2) / maps.shape[2]
 
 
 def _ssim(maps: Tensor) -> Tensor:
-    """SSIM with one window over the whole map (an 11 x 11 window does not fit the small maps of late layers): [b, n, n]."""
+    """SSIM with one window over the whole map: [b, n, n]. Late layers are too small for a window of 11 x 11."""
     scale, mean, second = _moments(maps)
     c1, c2 = (_K1 * scale) ** 2, (_K2 * scale) ** 2
     product = mean.unsqueeze(2) * mean.unsqueeze(1)

@@ -23,8 +23,8 @@ from edgeprune.target import Target
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes itself (`torch.onnx.export`, argument opset_version)."""
 IR_VERSION = 8
-"""File format version: the one that goes with opset 18 (onnx/docs/Versioning.md); torch writes 10, which ONNX Runtime
-before 1.18 refuses, though nothing in the file needs it."""
+"""File format version: the one that goes with opset 18 (onnx/docs/Versioning.md). torch writes 10; ONNX Runtime 1.16,
+the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
 
 
 def export_onnx(model: Model, cost: Cost, target: Target, precision: str, out: Path) -> Artifact:  # noqa: ARG001 (contract)

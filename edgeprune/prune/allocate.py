@@ -35,8 +35,8 @@ class Scored:
 def left_whole(channel_map: ChannelMap, scope: Scope = "inner") -> dict[str, str]:
     """Space name -> why it is not cut, for every space that is not.
 
-    "inner" is the rule of the QSFM paper's family (ResNets are cut inside their blocks, MobileNet-V2 in its expansion, and the
-    residual widths and linear bottlenecks stay); "all" cuts whatever can be cut exactly.
+    "inner" is the rule of the QSFM paper's family (ResNets are cut inside their blocks, MobileNet-V2 in its expansion,
+    and the residual widths and linear bottlenecks stay); "all" cuts whatever can be cut exactly.
     """
     reasons = {space.name: _reason(space, scope) for space in channel_map.spaces}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -55,9 +55,10 @@ def _reason(space: Space, scope: Scope) -> str:
 def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: int) -> PruningPlan:
     """Decide which filters stay.
 
-    Every scored space gives up the same share of its filters, except for rounding: widths are multiples of `multiple` (a space's
-    own width is also allowed), each next to its exact value, some rounded up and some down so that the MACs of the whole come as
-    near to the asked budget as they can without exceeding it. With `Budget.ratio` the budget is what the exact ratio would cost.
+    Every scored space gives up the same share of its filters, except for rounding: widths are multiples of `multiple`
+    (a space's own width is also allowed), each next to its exact value, some rounded up and some down so that the MACs
+    of the whole come as near to the asked budget as they can without exceeding it. With `Budget.ratio` the budget is
+    what the exact ratio would cost.
 
     Raises:
         UsageError: the budget is out of range.
@@ -114,7 +115,7 @@ def _exact_share(
     least = _macs_at(channel_map, spaces, {name: allowed[0] for name, allowed in steps.items()}) / whole
     if least > budget.macs:
         raise BudgetError(
-            f"--macs {budget.macs:g} cannot be reached: cutting every space to one step of channels leaves {least:.3f} of the MACs",
+            f"--macs {budget.macs:g} cannot be reached: every space cut to one step leaves {least:.3f} of the MACs",
             fix=f"Ask for --macs {np.ceil(least * 100) / 100:g} or more, or let more be cut with --scope all.",
         )
     low, high = 0.0, 1.0

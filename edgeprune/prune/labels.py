@@ -1,8 +1,8 @@
 """Labels: for every element of a tensor, the filter that must stay alive for the element to stay.
 
-A label array broadcasts against its tensor: an axis along which the label does not change has length 1. So the output of a
-convolution [N, C, H, W] has labels [1, C, 1, 1], concatenating tensors concatenates labels, flattening flattens them, and no
-operator needs to know how its channels came about. `FIXED` marks what is never cut.
+A label array broadcasts against its tensor: an axis along which the label does not change has length 1. So the output
+of a convolution [N, C, H, W] has labels [1, C, 1, 1], concatenating tensors concatenates labels, flattening flattens
+them, and no operator needs to know how its channels came about. `FIXED` marks what is never cut.
 """
 
 from __future__ import annotations

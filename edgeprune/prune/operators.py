@@ -1,7 +1,7 @@
 """What each operator does to labels: one small rule an operator, in one table.
 
-A rule sees the tracer and the node and returns the labels of the node's value, or None where it cannot follow its channels;
-the tracer then protects them.
+A rule sees the tracer and the node and returns the labels of the node's value, or None where it cannot follow its
+channels; the tracer then protects them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ Rule = Callable[[Tracer, fx.Node], Labels | None]
 
 IDENTITIES = frozenset({"clone", "dropout", "contiguous", "alias", "detach", "_to_copy", "to", "lift_fresh_copy"})
 ACTIVATIONS = frozenset(
-    "relu relu6 hardtanh sigmoid silu hardswish hardsigmoid gelu tanh leaky_relu elu selu celu softplus mish clamp clamp_min clamp_max".split()
+    {"relu", "relu6", "hardtanh", "sigmoid", "silu", "hardswish", "hardsigmoid", "gelu", "tanh", "leaky_relu"}
+    | {"elu", "selu", "celu", "softplus", "mish", "clamp", "clamp_min", "clamp_max"}
 )
 ARITHMETIC = frozenset({"neg", "abs", "sqrt", "rsqrt", "exp", "log", "square", "reciprocal"})
 BINARY = frozenset({"add", "sub", "mul", "div", "maximum", "minimum", "pow"})
 POOLS = frozenset(
-    "adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d".split()
+    {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d"}
+    | {"adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d"}
 )
 REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 VIEWS = frozenset({"view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"})
@@ -149,7 +151,7 @@ def reduction(tracer: Tracer, node: fx.Node) -> Labels | None:
     dims = tracer.argument(node, 1, "dim")
     if not dims:
         return None if varying(labels) else fixed(len(tracer.shape(node)))
-    axes = tuple(int(d) % labels.ndim for d in (dims if isinstance(dims, list | tuple) else [dims]))  # type: ignore[arg-type]
+    axes = tuple(int(d) % labels.ndim for d in (dims if isinstance(dims, list | tuple) else [dims]))
     if set(axes) & set(varying(labels)):
         return None
     keep = bool(tracer.argument(node, 2, "keepdim"))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from edgeprune.channels import ChannelMap, Space
 from edgeprune.criteria import Criterion, FilterView, Side
 from edgeprune.errors import EdgepruneError
-from edgeprune.program import Program, Walk, stored_tensors
+from edgeprune.program import Program, Walk
 from edgeprune.progress import Tick, silent
 from edgeprune.prune.allocate import Scored
+from edgeprune.resize import all_tensors
 
 
 class Scorer:
@@ -28,7 +29,7 @@ class Scorer:
 
     def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, batches: Sequence[Tensor]) -> None:
         self._map, self._program = channel_map, program
-        self._state = stored_tensors(module)
+        self._state = all_tensors(module)
         self._walk = Walk(program, module, batches)
 
     def score(self, criterion: Criterion, names: Sequence[str], seed: int = 0, tick: Tick = silent) -> Scored:
@@ -51,7 +52,7 @@ class Scorer:
         return FilterView(space.name, space.size, self._weight(space), lambda side: self._maps(space, side), seed)
 
     def _weight(self, space: Space) -> Tensor:
-        """Each filter flattened, float32 [n, d]; a layer that makes only some of the channels has zeros for the others."""
+        """Each filter flattened, float32 [n, d]; zeros where a layer makes only some of the channels."""
         parts = []
         for layer in self._map.layers:
             mine = (layer.outputs >= space.first) & (layer.outputs < space.first + space.size)

@@ -12,7 +12,7 @@ from edgeprune.channels import ChannelMap, Slot, kept_indices
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
-from edgeprune.program import stored_tensors
+from edgeprune.resize import all_tensors
 
 
 def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
@@ -26,7 +26,7 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
     """
     check_plan(plan, channel_map)
     alive = channel_map.alive(plan.keep)
-    tensors = stored_tensors(model.module)
+    tensors = all_tensors(model.module)
     slots: dict[str, list[Slot]] = defaultdict(list)
     for slot in channel_map.slots:
         if len(kept_indices(slot.channels, alive)) < len(slot.channels):

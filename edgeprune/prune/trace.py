@@ -19,8 +19,8 @@ _AFTER_ACTIVATION = IDENTITIES | POOLS | REDUCTIONS | VIEWS
 def trace(program: Program) -> ChannelMap:
     """Find which axes of which stored tensors must be cut together.
 
-    What an operator does to channels is known for the operators in `edgeprune.prune.operators`; the channels that reach any other
-    are protected, with its name as the reason.
+    What an operator does to channels is known for the operators in `edgeprune.prune.operators`; the channels that reach
+    any other are protected, with its name as the reason.
     """
     tracer = Tracer(program)
     for node in program.nodes:
@@ -106,7 +106,8 @@ def _spaces(tracer: Tracer, roots: Labels) -> list[Labels]:
 def _layer(tracer: Tracer, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels) -> Layer:
     bias = tracer.stored(tracer.argument(node, 2, "bias"))
     source, weight = node.args[0], tracer.stored(node.args[1])
-    assert isinstance(source, fx.Node) and weight is not None
+    assert isinstance(source, fx.Node)
+    assert weight is not None
     return Layer(layer_of(node), node.name, source.name, weight, bias or "", unit_macs, outputs, inputs)
 
 

@@ -1,7 +1,8 @@
 """Re-estimate the running statistics of batch normalisation on calibration images.
 
-Cutting filters changes what later layers see, so the means and variances that normalisation remembers from training no longer fit.
-The correction needs no labels and no gradients (REPAIR, Jordan et al. 2022, https://arxiv.org/abs/2211.08403, section 3).
+Cutting filters changes what later layers see, so the means and variances that normalisation remembers from training no
+longer fit. The correction needs no labels and no gradients (REPAIR, Jordan et al. 2022,
+https://arxiv.org/abs/2211.08403, section 3).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.program import Program, Walk, operator_of, stored_tensors
+from edgeprune.program import Program, Walk, operator_of
 from edgeprune.progress import Tick, silent
+from edgeprune.resize import all_tensors
 
 _NORMS = ("_native_batch_norm_legit_no_training", "batch_norm")
 
@@ -52,14 +54,16 @@ def reestimate(
 def measure_norm(program: Program, module: nn.Module, walk: Walk, node: fx.Node) -> None:
     """Set one normalisation's statistics from what reaches it on the walk."""
     source, mean_node, variance_node = node.args[0], node.args[3], node.args[4]
-    assert isinstance(source, fx.Node) and isinstance(mean_node, fx.Node) and isinstance(variance_node, fx.Node)
+    assert isinstance(source, fx.Node)
+    assert isinstance(mean_node, fx.Node)
+    assert isinstance(variance_node, fx.Node)
     count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for value in walk.stream(source.name):
         flat = value.transpose(0, 1).flatten(1).double()
         count += flat.shape[1]
         total = total + flat.sum(dim=1)
         squares = squares + flat.square().sum(dim=1)
-    state = stored_tensors(module)
+    state = all_tensors(module)
     mean = total / count
     state[program.stored[mean_node.name]].copy_(mean)
     state[program.stored[variance_node.name]].copy_((squares / count - mean.square()).clamp_min(0))

@@ -51,8 +51,8 @@ class Sums:
 def solve(fit: Sums, held_out: Sums, start: Tensor, free: int = 0) -> tuple[Tensor, float]:
     """The weights that map x to y, pulled towards `start` as strongly as the held-out samples like.
 
-    Minimises |y - xᵀ w|² + penalty |w - start|²; the penalty with the least error on `held_out` is used on all samples. If even the best is worse there
-    than `start`, `start` is returned.
+    Minimises |y - xᵀ w|² + penalty |w - start|²; the penalty with the least error on `held_out` is used on all samples.
+    If even the best is worse there than `start`, `start` is returned.
 
     Args:
         fit: samples to fit.
