@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
 from torch.fx.node import map_arg
 
 from edgeprune.errors import TraceError
@@ -31,7 +32,7 @@ class Program:
         graph: functional ATen operators in the order they run.
         stored: graph placeholder -> name of the module's parameter or buffer.
         constants: graph placeholder -> tensor that the forward pass made itself.
-        inputs: the placeholder of the images (exactly one).
+        input: the placeholder of the images (exactly one).
         shapes: node -> shape of its (first) tensor for a batch of `batch` images; a node without a tensor is absent.
         batch: the batch size of `shapes`.
         any_batch: whether other batch sizes may be run.
@@ -135,8 +136,8 @@ def capture(module: nn.Module, shape: Shape, batch: int = 2) -> Program:
     if len(signature.user_inputs) != 1:
         raise TraceError(f"the model takes {len(signature.user_inputs)} inputs, only one image tensor is supported")
     program = Program(
-        graph=exported.graph,
-        stored={**signature.inputs_to_parameters, **signature.inputs_to_buffers},
+        graph=_graph(exported),
+        stored=_first_names({**signature.inputs_to_parameters, **signature.inputs_to_buffers}, stored_tensors(module)),
         constants={name: value for name, value in constants.items() if isinstance(value, Tensor)},
         input=str(signature.user_inputs[0]),
         shapes={},
@@ -162,6 +163,25 @@ def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedPro
                 where=_first_lines(error),
                 fix="Rewrite the named line so that it does not depend on the values of tensors.",
             ) from error
+
+
+def _graph(exported: torch.export.ExportedProgram) -> fx.Graph:
+    """The graph, giving what the model returns; export lets it also give the buffers that the forward pass wrote."""
+    graph = exported.graph
+    given = graph.output_node().args[0]
+    assert isinstance(given, list | tuple)
+    pairs = zip(given, exported.graph_signature.output_specs, strict=True)
+    results = tuple(value for value, spec in pairs if spec.kind is OutputKind.USER_OUTPUT)
+    graph.output_node().args = (results,)
+    return graph
+
+
+def _first_names(stored: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The same table, with one name for a tensor that the module holds under several."""
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        first.setdefault(id(tensor), name)
+    return {placeholder: first[id(state[name])] for placeholder, name in stored.items()}
 
 
 def _first_lines(error: Exception) -> str:
@@ -254,6 +274,7 @@ class Walk:
         missing = [node for node in nodes if node not in self._kept[0]] if self._kept else []
         if any(program.position[node] <= self._place for node in missing):
             self._restart()  # asked out of order: slower, never wrong
+            missing = list(nodes)
         goal = max([self._place, *(program.position[node] for node in missing)])
         rest = self._resting_place(goal)
         state = all_tensors(self._module)

@@ -22,10 +22,10 @@ Rule = Callable[[Tracer, fx.Node], Labels | None]
 IDENTITIES = frozenset({"clone", "dropout", "contiguous", "alias", "detach", "_to_copy", "to", "lift_fresh_copy"})
 ACTIVATIONS = frozenset(
     {"relu", "relu6", "hardtanh", "sigmoid", "silu", "hardswish", "hardsigmoid", "gelu", "tanh", "leaky_relu"}
-    | {"elu", "selu", "celu", "softplus", "mish", "clamp", "clamp_min", "clamp_max"}
+    | {"elu", "selu", "celu", "softplus", "mish", "prelu", "clamp", "clamp_min", "clamp_max"}
 )
 ARITHMETIC = frozenset({"neg", "abs", "sqrt", "rsqrt", "exp", "log", "square", "reciprocal"})
-BINARY = frozenset({"add", "sub", "mul", "div", "maximum", "minimum", "pow"})
+BINARY = frozenset({"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow"})
 POOLS = frozenset(
     {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d"}
     | {"adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d"}
@@ -43,22 +43,23 @@ def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
     groups = int(tracer.argument(node, 6, "groups") or 1)
     stored = tracer.stored(weight)
     incoming = tracer.channels(source, 1)
-    if stored is None or incoming is None:
+    ndim = len(tracer.shape(node))
+    if stored is None or incoming is None or ndim != len(tracer.shape(weight)):
         return None
     count, per_group = tracer.shape(weight)[:2]
-    ndim = len(tracer.shape(node))
     if groups == 1:
-        tracer.slot(stored, 1, incoming)
-        outgoing = tracer.filters(node, count)
+        tracer.slot(weight, 1, incoming)
+        outgoing = tracer.filters(stored, count)
     elif groups == len(incoming) and per_group == 1:
         outgoing = np.repeat(incoming, count // groups)
     else:
         tracer.protect(incoming, f"read by a grouped convolution ({tracer.layer(node)})")
-        outgoing = tracer.filters(node, count)
+        outgoing = tracer.filters(stored, count)
         tracer.protect(outgoing, f"made by a grouped convolution ({tracer.layer(node)})")
-    tracer.slot(stored, 0, outgoing)
-    tracer.slot(tracer.stored(bias), 0, outgoing)
-    unit = math.prod(tracer.shape(node)[2:]) * math.prod(tracer.shape(weight)[2:])
+    tracer.slot(weight, 0, outgoing)
+    tracer.slot(bias, 0, outgoing)
+    shape = tracer.shape(node)
+    unit = shape[0] * math.prod(shape[2:]) // tracer.program.batch * math.prod(tracer.shape(weight)[2:])
     reads = incoming if groups == 1 else np.full(per_group, FIXED, dtype=np.int64)
     tracer.layer_row(node, unit, outgoing, reads)
     return along(outgoing, 1, ndim)
@@ -72,11 +73,11 @@ def linear(tracer: Tracer, node: fx.Node) -> Labels | None:
     incoming = tracer.channels(source, len(shape) - 1)
     if stored is None or incoming is None:
         return None
-    tracer.slot(stored, 1, incoming)
-    outgoing = tracer.filters(node, tracer.shape(weight)[0])
-    tracer.slot(stored, 0, outgoing)
-    tracer.slot(tracer.stored(tracer.argument(node, 2, "bias")), 0, outgoing)
-    tracer.layer_row(node, math.prod(shape[1:-1]), outgoing, incoming)
+    tracer.slot(weight, 1, incoming)
+    outgoing = tracer.filters(stored, tracer.shape(weight)[0])
+    tracer.slot(weight, 0, outgoing)
+    tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
+    tracer.layer_row(node, math.prod(shape[:-1]) // tracer.program.batch, outgoing, incoming)
     return along(outgoing, len(shape) - 1, len(shape))
 
 
@@ -86,13 +87,23 @@ def batch_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
     if channels is None:
         return None
     for argument in node.args[1:5]:
-        tracer.slot(tracer.stored(argument), 0, channels)
+        tracer.slot(argument, 0, channels)
+    return along(channels, 1, len(tracer.shape(node)))
+
+
+def prelu(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Bends each channel by its own stored slope, or all by one."""
+    channels = tracer.channels(node.args[0], 1)
+    if channels is None:
+        return None
+    if tracer.shape(node.args[1]) != (1,):
+        tracer.slot(node.args[1], 0, channels)
     return along(channels, 1, len(tracer.shape(node)))
 
 
 def unchanged(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Treats every element alike."""
-    return tracer.labels(node.args[0])
+    return tracer.labels(node.args[0]) if len(node.all_input_nodes) == 1 else None
 
 
 def binary(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -102,6 +113,8 @@ def binary(tracer: Tracer, node: fx.Node) -> Labels | None:
         return tracer.labels(left if isinstance(left, fx.Node) else right)
     ndim = len(tracer.shape(node))
     sides = [tracer.operand(side, ndim) for side in (left, right)]
+    if varying(sides[0]) or varying(sides[1]):
+        sides = [_alone(tracer, side) for side in sides]
     whole = np.broadcast_shapes(sides[0].shape, sides[1].shape)
     a, b = (np.broadcast_to(side, whole) for side in sides)
     for mine, other, node_of_other in ((a, b, right), (b, a, left)):
@@ -114,13 +127,21 @@ def binary(tracer: Tracer, node: fx.Node) -> Labels | None:
     return np.where(a == FIXED, b, a)
 
 
+def _alone(tracer: Tracer, labels: Labels) -> Labels:
+    """A single filter that meets many channels stays, so that it does not tie them all together."""
+    if labels.size > 1:
+        return labels
+    tracer.protect(labels, "one filter that all channels meet")
+    return fixed(labels.ndim)
+
+
 def concatenation(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Puts channels one after another; along any other axis it ties them."""
     parts = node.args[0]
     assert isinstance(parts, list | tuple)
     nodes = [part for part in parts if isinstance(part, fx.Node)]
     ndim = len(tracer.shape(node))
-    axis = int(node.args[1]) % ndim if len(node.args) > 1 else 0  # type: ignore[arg-type]
+    axis = int(tracer.argument(node, 1, "dim") or 0) % ndim
     labels = [tracer.labels(part) for part in nodes]
     if all(label.shape[axis] == 1 for label in labels) and all(varying(label) for label in labels):
         for label in labels[1:]:
@@ -142,7 +163,7 @@ def concatenation(tracer: Tracer, node: fx.Node) -> Labels | None:
 def pooling(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Works inside each channel."""
     channels = tracer.channels(node.args[0], 1)
-    return None if channels is None else along(channels, 1, len(tracer.shape(node)))
+    return None if channels is None or len(node.all_input_nodes) > 1 else along(channels, 1, len(tracer.shape(node)))
 
 
 def reduction(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -163,6 +184,11 @@ def view(tracer: Tracer, node: fx.Node) -> Labels | None:
     source = node.args[0]
     labels = reshaped(tracer.labels(source), tracer.shape(source), tracer.shape(node))
     return labels if len(varying(labels)) <= 1 else None
+
+
+def expansion(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Repeats along axes of length 1."""
+    return tracer.operand(node.args[0], len(tracer.shape(node)))
 
 
 def permutation(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -212,7 +238,9 @@ def padding(tracer: Tracer, node: fx.Node) -> Labels | None:
 def item(tracer: Tracer, node: fx.Node) -> Labels | None:
     """The first value of an operator that returns several."""
     source = node.args[0]
-    return tracer.labels(source) if node.args[1] == 0 else fixed(len(tracer.shape(node)))
+    if node.args[1] == 0:
+        return tracer.labels(source)
+    return None if node.users else fixed(len(tracer.shape(node)))
 
 
 def _table() -> dict[str, Rule]:
@@ -229,6 +257,8 @@ def _table() -> dict[str, Rule]:
     singles: dict[str, Rule] = {
         "linear": linear,
         "cat": concatenation,
+        "expand": expansion,
+        "prelu": prelu,
         "permute": permutation,
         "transpose": transposition,
         "slice": slicing,

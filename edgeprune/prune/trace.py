@@ -11,7 +11,7 @@ from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Slot, Space
 from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import fixed, on_axis
 from edgeprune.prune.operators import ACTIVATIONS, IDENTITIES, POOLS, REDUCTIONS, RULES, VIEWS
-from edgeprune.prune.tracer import Tracer
+from edgeprune.prune.tracer import Tracer, layer_name
 
 _AFTER_ACTIVATION = IDENTITIES | POOLS | REDUCTIONS | VIEWS
 
@@ -26,6 +26,7 @@ def trace(program: Program) -> ChannelMap:
     for node in program.nodes:
         if node.name in program.shapes:
             tracer.found[node.name] = _labels(tracer, node)
+        tracer.read_whole(node)
     for node in program.outputs:
         tracer.protect(tracer.labels(node), "network output")
     return _channel_map(tracer)
@@ -71,7 +72,11 @@ def _channel_map(tracer: Tracer) -> ChannelMap:
     spaces = tuple(_space(tracer, atoms, channels(atoms), layers, labels) for atoms in members)
     return ChannelMap(
         spaces=spaces,
-        slots=tuple(Slot(tensor, axis, channels(found)) for (tensor, axis), found in tracer.slots.items()),
+        slots=tuple(
+            Slot(tensor, axis, channels(found))
+            for (tensor, axis), found in tracer.slots.items()
+            if (found != FIXED).any()
+        ),
         layers=layers,
         labels=labels,
         shapes={
@@ -108,14 +113,15 @@ def _layer(tracer: Tracer, node: fx.Node, unit_macs: int, outputs: Labels, input
     source, weight = node.args[0], tracer.stored(node.args[1])
     assert isinstance(source, fx.Node)
     assert weight is not None
-    return Layer(layer_of(node), node.name, source.name, weight, bias or "", unit_macs, outputs, inputs)
+    return Layer(layer_name(weight), node.name, source.name, weight, bias or "", unit_macs, outputs, inputs)
 
 
 def _space(
     tracer: Tracer, atoms: Labels, channels: Labels, layers: tuple[Layer, ...], labels: dict[str, Labels]
 ) -> Space:
     first, last = int(channels.min()), int(channels.max())
-    producers = [tracer.producers[atom][0] for atom in atoms.tolist() if atom in tracer.producers]
+    made_by = [tracer.producers[atom][0] for atom in atoms.tolist() if atom in tracer.producers]
+    producers = tuple(dict.fromkeys(made_by))  # a layer that is used twice makes them twice
     consumers = [layer for layer in layers if ((layer.inputs >= first) & (layer.inputs <= last)).any()]
     reason = next((tracer.reasons[atom] for atom in sorted(_tied(tracer, atoms)) if atom in tracer.reasons), "")
     after, before = _taps(tracer, consumers, labels, set(range(first, last + 1)))
@@ -123,8 +129,8 @@ def _space(
         name=producers[0],
         first=first,
         size=last - first + 1,
-        producers=tuple(producers),
-        consumers=tuple(layer.name for layer in consumers),
+        producers=producers,
+        consumers=tuple(dict.fromkeys(layer.name for layer in consumers)),
         protected=reason or ("" if consumers else "no layer reads it"),
         linear=bool(after) and after == before,
         after=after,

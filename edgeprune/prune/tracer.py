@@ -13,6 +13,11 @@ from edgeprune.program import Program, layer_of
 from edgeprune.prune.labels import Ties, fixed, on_axis, varying
 
 
+def layer_name(weight: str) -> str:
+    """The layer that holds a weight: its module's path, or the weight's own name where a module holds several."""
+    return weight.removesuffix(".weight")
+
+
 @dataclass(frozen=True, eq=False)
 class LayerRow:
     """A convolution or linear layer as met: see `edgeprune.channels.Layer`."""
@@ -35,6 +40,7 @@ class Tracer:
         reasons: filter -> why it is protected.
         producers: first filter -> (layer, count), in the order met.
         layers: rows for counting.
+        noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
 
     program: Program
@@ -44,6 +50,7 @@ class Tracer:
     reasons: dict[int, str] = field(default_factory=dict)
     producers: dict[int, tuple[str, int]] = field(default_factory=dict)
     layers: list[LayerRow] = field(default_factory=list)
+    noted: set[tuple[str, int]] = field(default_factory=set)
 
     def shape(self, node: Any) -> tuple[int, ...]:
         """Shape of a node's value for the example batch."""
@@ -69,21 +76,34 @@ class Tracer:
         """The filter of each index of one axis, or None if another axis carries channels too."""
         return on_axis(self.labels(node), axis, self.shape(node)[axis])
 
-    def filters(self, node: fx.Node, count: int) -> Labels:
-        """New filters made by a layer."""
+    def filters(self, weight: str, count: int) -> Labels:
+        """New filters, made by the layer that holds `weight`."""
         atoms = self.ties.new(count)
-        self.producers[int(atoms[0])] = (self.layer(node), count)
+        self.producers[int(atoms[0])] = (layer_name(weight), count)
         return atoms
 
-    def slot(self, tensor: str | None, axis: int, channels: Labels) -> None:
-        """Note that an axis of a stored tensor carries channels; a tensor used twice ties its two uses."""
-        if tensor is None or (channels == FIXED).all():
+    def slot(self, operand: Any, axis: int, channels: Labels) -> None:
+        """Note what an axis of an operand carries; a stored tensor used twice ties its uses, a computed one cannot be cut."""
+        if not isinstance(operand, fx.Node):
             return
+        tensor = self.stored(operand)
+        if tensor is None:
+            self.protect(channels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})")
+            return
+        self.noted.add((tensor, axis))
         known = self.slots.setdefault((tensor, axis), channels)
         if known is not channels:
             mixed = (known == FIXED) != (channels == FIXED)
             self.protect(np.where(known == FIXED, channels, known)[mixed], f"{tensor} is used twice in different ways")
             self.ties.tie(known, channels)
+
+    def read_whole(self, node: fx.Node) -> None:
+        """Every axis of a stored tensor that this node reads, and that no rule has noted, is read whole."""
+        for operand in node.all_input_nodes:
+            for axis, length in enumerate(self.shape(operand) if self.stored(operand) else ()):
+                if (self.stored(operand), axis) not in self.noted:
+                    self.slot(operand, axis, np.full(length, FIXED, dtype=np.int64))
+        self.noted.clear()
 
     def tie(self, left: Labels, right: Labels) -> None:
         """Tie two label arrays of one shape."""
@@ -98,7 +118,7 @@ class Tracer:
         """Note a layer for counting."""
         self.layers.append(LayerRow(node, unit_macs, outputs, inputs))
 
-    def operand(self, node: fx.Node, ndim: int) -> Labels:
+    def operand(self, node: Any, ndim: int) -> Labels:
         """Labels of an operand, with leading axes added as broadcasting does."""
         labels = self.labels(node)
         return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
@@ -113,9 +133,8 @@ class Tracer:
         axes = [axis for axis in varying(labels) if axis >= offset and shape[axis - offset] > 1]
         if not axes:
             return True
-        tensor = self.stored(other)
         channels = on_axis(labels, axes[0], shape[axes[0] - offset])
-        if tensor is None or len(axes) > 1 or channels is None:
+        if self.stored(other) is None or len(axes) > 1 or channels is None:
             return False
-        self.slot(tensor, axes[0] - offset, channels)
+        self.slot(other, axes[0] - offset, channels)
         return True
