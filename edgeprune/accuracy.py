@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from edgeprune.data import ImageSet
 from edgeprune.errors import ModelError
+from edgeprune.inference import Inference
 from edgeprune.model import Model
+from edgeprune.program import Program
 from edgeprune.progress import Tick, silent
 
 TOP5_FROM_CLASSES = 20
@@ -34,16 +36,24 @@ class Predictions:
         return float((self.ranked[:, :k] == truth[:, None]).any(axis=1).mean())
 
 
-def predict(model: Model, images: ImageSet, tick: Tick = silent, batch: int = 32) -> Predictions:
+def predict(model: Model, program: Program, images: ImageSet, tick: Tick = silent, batch: int = 32) -> Predictions:
     """Run a model over images.
+
+    Args:
+        model: what to run.
+        program: its program, or that of a model of the same shapes.
+        images: what to run it on.
+        tick: progress, in images.
+        batch: how many images at a time.
 
     Raises:
         ModelError: an output is not a finite number.
     """
     ranked, done, classes = [], 0, 0
+    infer = Inference(program, model.module)
     with torch.inference_mode():
         for inputs in images.batches(model.input, batch):
-            logits = model.module(torch.from_numpy(inputs))
+            logits = infer(torch.from_numpy(inputs))
             if not bool(torch.isfinite(logits).all()):
                 raise ModelError(
                     "the model's output is not finite", where=f"{model.name}, image {done} of {images.source}"

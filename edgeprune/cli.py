@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 devices_app = typer.Typer(help="The boards edgeprune knows.", invoke_without_command=True)
 app.add_typer(devices_app, name="devices")
 
+_INTERRUPTED = 130
 _CLEAN_UP_SECONDS = 10.0
 """How long a run may take to clean up after Ctrl-C: ending a worker that does not listen takes five."""
 
@@ -61,16 +63,21 @@ def _run() -> int:
     try:
         result = app(standalone_mode=False)
         sys.stdout.flush()  # a reader that went away must be noticed here, not when Python shuts down
+        if result == _INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except EdgepruneError as error:
         Talk().failed(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: nothing is left half-written", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except typer.Exit as done:
         return done.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich and click each make an exit with code 1 of it, which stands for a missed goal here.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         _forget_stdout()
         return 0
     except Exception as error:
@@ -87,13 +94,19 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001 - what it does, its callback does
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -191,7 +204,8 @@ def compress(
         )
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 
-    outcome = run(request, talk)
+    with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
+        outcome = run(request, talk)
     if outcome.report is None:
         print_plan(outcome.plan.to_json(), outcome.whole, as_json)
     elif as_json:

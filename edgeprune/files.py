@@ -70,7 +70,9 @@ def read_json(path: Path, schema: int) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EdgepruneError(f"cannot read: {error}", where=str(path)) from error
+        raise EdgepruneError(
+            f"cannot read: {error}", where=str(path), fix="Check the path; if the file is torn, write it anew."
+        ) from error
     if not isinstance(document, dict) or document.get("schema") != schema:
         raise EdgepruneError(
             f"not a document of schema {schema}",

@@ -264,7 +264,7 @@ def _arrays(images: np.ndarray, labels: Any, where: str) -> ImageSource:
         )
         raise DataError(f"images have shape {images.shape}, wanted [N, H, W, C] or [N, H, W]", where=where, fix=fix)
     if not images.size:
-        raise DataError(f"no images: shape {images.shape}", where=where)
+        raise DataError(f"no images: shape {images.shape}", where=where, fix=_KINDS)
     checked = None if labels is None else _checked_labels(labels, len(images), where)
     names = [f"{Path(where).name}[{index}]" for index in range(len(images))]
     return ImageSource(names, checked, lambda index: images[index], images)

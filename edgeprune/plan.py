@@ -137,5 +137,14 @@ class PruningPlan:
 
     @classmethod
     def load(cls, path: Path) -> PruningPlan:
-        """Read a plan written by `save`."""
-        return cls.from_json(read_json(path, SCHEMA))
+        """Read a plan written by `save`.
+
+        Raises:
+            EdgepruneError: the file is missing, torn, or not a plan.
+        """
+        document = read_json(path, SCHEMA)
+        try:
+            return cls.from_json(document)
+        except EdgepruneError as error:
+            fix = "Make one with --dry-run --json, or take the plan.json of a run."
+            raise EdgepruneError(error.what, where=str(path), fix=fix) from error

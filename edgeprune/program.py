@@ -7,8 +7,10 @@ they are used: changing a weight of the module changes what the next operator co
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -137,7 +139,7 @@ def capture(module: nn.Module, shape: Shape, batch: int = 2) -> Program:
         raise TraceError(f"the model takes {len(signature.user_inputs)} inputs, only one image tensor is supported")
     program = Program(
         graph=_graph(exported),
-        stored=_first_names({**signature.inputs_to_parameters, **signature.inputs_to_buffers}, stored_tensors(module)),
+        stored=_first_names({**signature.inputs_to_parameters, **signature.inputs_to_buffers}, all_tensors(module)),
         constants={name: value for name, value in constants.items() if isinstance(value, Tensor)},
         input=str(signature.user_inputs[0]),
         shapes={},
@@ -149,14 +151,16 @@ def capture(module: nn.Module, shape: Shape, batch: int = 2) -> Program:
 
 def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedProgram, bool]:
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
-    with warnings.catch_warnings(), torch.no_grad():
+    # On failure torch prints the whole graph on stderr, past any warning filter or log level.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(module, (images,), dynamic_shapes=dynamic).run_decompositions({}), True
         except Exception:  # torch.export raises many unrelated classes; the second try tells what is really wrong
             pass
         try:
-            return torch.export.export(module, (images,)).run_decompositions({}), False
+            # A copy, because the first try has marked the images as having any batch size.
+            return torch.export.export(module, (images.clone(),)).run_decompositions({}), False
         except Exception as error:
             raise TraceError(
                 "the model cannot be traced by torch.export",
@@ -167,12 +171,15 @@ def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedPro
 
 def _graph(exported: torch.export.ExportedProgram) -> fx.Graph:
     """The graph, giving what the model returns; export lets it also give the buffers that the forward pass wrote."""
-    graph = exported.graph
+    graph: fx.Graph = exported.graph
     given = graph.output_node().args[0]
     assert isinstance(given, list | tuple)
     pairs = zip(given, exported.graph_signature.output_specs, strict=True)
     results = tuple(value for value, spec in pairs if spec.kind is OutputKind.USER_OUTPUT)
     graph.output_node().args = (results,)
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.view.default:  # the same, and does not mind how the memory is laid out
+            node.target = torch.ops.aten.reshape.default
     return graph
 
 
@@ -205,7 +212,7 @@ def _shapes(program: Program, module: nn.Module, images: Tensor) -> dict[str, Sh
         first = value[0] if isinstance(value, tuple | list) and value else value
         if isinstance(first, Tensor):
             shapes[node.name] = tuple(first.shape)
-        _forget(program, values, place)
+        forget(program, values, place)
     return shapes
 
 
@@ -224,7 +231,7 @@ def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: 
         return node.target(*arguments, **named)
 
 
-def _forget(program: Program, values: dict[str, Any], place: int) -> None:
+def forget(program: Program, values: dict[str, Any], place: int) -> None:
     """Drop the values no later operator reads."""
     for name in [name for name in values if program.last_use[name] <= place]:
         del values[name]
@@ -287,7 +294,7 @@ class Walk:
                 values[name] = run_node(program, program.nodes[place], values, state)
                 if name in nodes:
                     asked[name] = values[name]
-                _forget(program, values, place)
+                forget(program, values, place)
                 if place == rest:
                     saved = dict(values)
             kept.append(saved)

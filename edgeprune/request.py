@@ -91,9 +91,9 @@ class Request:
                 raise unknown(what, value, known)
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
-                raise UsageError(f"{name} must be at least 1, got {number}")
+                raise UsageError(f"{name} must be at least 1, got {number}", fix="Give a larger one, or leave it out.")
         if not 0 <= self.seed < _SEEDS:
-            raise UsageError(f"--seed must lie between 0 and {_SEEDS - 1}, got {self.seed}")
+            raise UsageError(f"--seed must lie between 0 and {_SEEDS - 1}, got {self.seed}", fix="For example 1.")
 
 
 def parse_shape(text: str | None) -> tuple[int, int, int] | None:
@@ -102,7 +102,9 @@ def parse_shape(text: str | None) -> tuple[int, int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--input must be channels x height x width, for example 3x224x224; got {text!r}")
+        raise UsageError(
+            f"--input must be channels x height x width, got {text!r}", fix="For example: --input 3x224x224"
+        )
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
@@ -112,7 +114,8 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"{option} must be numbers with commas between, for example 0.485,0.456,0.406; got {text!r}"
+            f"{option} must be numbers with commas between, got {text!r}",
+            fix=f"For example: {option} 0.485,0.456,0.406",
         ) from None
 
 
@@ -120,7 +123,9 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     """`--criterion-option` as typed, "metric=psnr" each."""
     for pair in pairs:
         if "=" not in pair:
-            raise UsageError(f"--criterion-option must be KEY=VALUE, for example metric=psnr; got {pair!r}")
+            raise UsageError(
+                f"--criterion-option must be KEY=VALUE, got {pair!r}", fix="For example: --criterion-option metric=psnr"
+            )
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 

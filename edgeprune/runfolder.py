@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeprune.errors import OutputError
+from edgeprune.errors import EdgepruneError, OutputError
 from edgeprune.files import is_out_of_space, output_error
 
 
@@ -81,6 +81,9 @@ def staged(out: Path) -> Iterator[Path]:
             work.mkdir(parents=True)
         try:
             yield work
+        except EdgepruneError as error:
+            error.where = error.where.replace(str(work), str(out))  # the name the user gave
+            raise
         except OSError as error:
             if not is_out_of_space(error):  # any other is no fault of the folder, but a bug
                 raise

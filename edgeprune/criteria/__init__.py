@@ -90,6 +90,6 @@ def _parse(what: str, text: str, kind: Any) -> Any:
         value = kind(text)
     except ValueError:
         raise UsageError(f"{what} must be {'a whole number' if kind is int else 'a number'}, got {text!r}") from None
-    if value <= 0:
-        raise UsageError(f"{what} must be above zero, got {text}")
+    if not 0 < value < float("inf"):  # also false for nan
+        raise UsageError(f"{what} must be a number above zero, got {text}")
     return value

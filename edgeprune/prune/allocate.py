@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeprune.channels import ChannelMap, Space
@@ -15,6 +16,11 @@ from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.cost import macs
 
 Scope = Literal["inner", "all"]
+MacsAt = Callable[[Mapping[str, float]], float]
+"""Space name -> width to the share of the uncut MACs that stays."""
+
+_FUZZ = 1e-12
+"""Relative error of MACs counted in float64; less than one MAC of any model."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +77,12 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
             "no channel space of this model may be cut",
             fix="Try --scope all; the report of --dry-run names each space's reason.",
         )
-    whole = macs(channel_map, np.ones(channel_map.size))
-    steps = {space.name: _allowed(space.size, multiple) for space in spaces}
-    exact = _exact_share(channel_map, spaces, budget, steps, whole)
-    goal = (
-        budget.macs
-        if budget.macs is not None
-        else _macs_at(channel_map, spaces, {s.name: exact * s.size for s in spaces}) / whole
-    )
-    widths = _round(channel_map, spaces, exact, steps, goal * whole)
-    keep = {name: _best(scored.scores[name], width) for name, width in widths.items()}
+    sizes = {space.name: space.size for space in spaces}
+    steps = {name: _allowed(size, multiple) for name, size in sizes.items()}
+    macs_at = _counter(channel_map, spaces, scored)
+    exact, goal = _goal(budget, sizes, steps, macs_at)
+    widths = _round({name: exact * size for name, size in sizes.items()}, goal, steps, macs_at)
+    ranks = {name: _ranks(scored.scores[name]) for name in widths}
     return PruningPlan(
         model=channel_map.fingerprint,
         criterion=scored.criterion,
@@ -88,8 +90,8 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
         budget=budget,
         channel_multiple=multiple,
         sizes={space.name: space.size for space in channel_map.spaces},
-        keep=keep,
-        macs_kept=macs(channel_map, channel_map.alive(keep).astype(float)) / whole,
+        keep={name: tuple(np.flatnonzero(ranks[name] < width).tolist()) for name, width in widths.items()},
+        macs_kept=macs_at(widths),
     )
 
 
@@ -98,61 +100,82 @@ def _allowed(size: int, multiple: int) -> list[int]:
     return sorted({*range(multiple, size, multiple), size})
 
 
-def _macs_at(channel_map: ChannelMap, spaces: list[Space], widths: Mapping[str, float]) -> float:
-    share = np.ones(channel_map.size)
-    for space in spaces:
-        share[space.first : space.first + space.size] = widths[space.name] / space.size
-    return macs(channel_map, share)
+def _ranks(scores: Tensor) -> NDArray[np.int64]:
+    """The place of each filter, 0 for the highest score; of equal scores the lower index comes first."""
+    order = np.argsort(-scores.double().numpy(), kind="stable")
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
-def _exact_share(
-    channel_map: ChannelMap, spaces: list[Space], budget: Budget, steps: Mapping[str, list[int]], whole: float
-) -> float:
-    """The one share of filters each space keeps, before rounding."""
-    if budget.ratio is not None:
-        return 1 - budget.ratio
-    assert budget.macs is not None
-    least = _macs_at(channel_map, spaces, {name: allowed[0] for name, allowed in steps.items()}) / whole
-    if least > budget.macs:
-        raise BudgetError(
-            f"--macs {budget.macs:g} cannot be reached: every space cut to one step leaves {least:.3f} of the MACs",
-            fix=f"Ask for --macs {np.ceil(least * 100) / 100:g} or more, or let more be cut with --scope all.",
-        )
+def _counter(channel_map: ChannelMap, spaces: list[Space], scored: Scored) -> MacsAt:
+    """Counts the MACs that stay where each space keeps its best filters; a broken width counts a filter in part."""
+    ranks = {space.name: _ranks(scored.scores[space.name]) for space in spaces}
+    whole = macs(channel_map, np.ones(channel_map.size))
+
+    def macs_at(widths: Mapping[str, float]) -> float:
+        share = np.ones(channel_map.size)
+        for space in spaces:
+            share[space.first : space.first + space.size] = np.clip(widths[space.name] - ranks[space.name], 0, 1)
+        return macs(channel_map, share) / whole
+
+    return macs_at
+
+
+def _goal(
+    budget: Budget, sizes: Mapping[str, int], steps: Mapping[str, list[int]], macs_at: MacsAt
+) -> tuple[float, float]:
+    """The one share of filters each space keeps, before rounding, and the share of MACs that may stay."""
+
+    def at(share: float) -> float:
+        return macs_at({name: share * size for name, size in sizes.items()})
+
+    exact = 1 - budget.ratio if budget.ratio is not None else _share_of_filters(budget.macs, at)
+    goal = at(exact) if budget.macs is None else budget.macs
+    goal *= 1 + _FUZZ
+    least = macs_at({name: allowed[0] for name, allowed in steps.items()})
+    if least <= goal:
+        return exact, goal
+    asked, value = next(iter(budget.to_json().items()))
+    if asked == "macs":
+        best, side = np.ceil(least * 1000) / 1000, "more"
+    else:
+        best, side = np.floor(1000 * (1 - _share_of_filters(least, at) - _FUZZ)) / 1000, "less"
+    ask = f"Ask for --{asked} {best:g} or {side}, or let" if 0 < best < 1 else "Let"
+    raise BudgetError(
+        f"--{asked} {value:g} cannot be reached: every space cut to one step leaves {least:.3f} of the MACs",
+        fix=f"{ask} more be cut with --scope all.",
+    )
+
+
+def _share_of_filters(macs_share: float | None, at: Callable[[float], float]) -> float:
+    """The share of filters that costs a share of the MACs, or a hair less; by bisection, to about 1e-15."""
+    assert macs_share is not None
     low, high = 0.0, 1.0
-    for _ in range(50):  # bisection to about 1e-15
+    for _ in range(50):
         middle = (low + high) / 2
-        over = _macs_at(channel_map, spaces, {s.name: middle * s.size for s in spaces}) > budget.macs * whole
-        low, high = (low, middle) if over else (middle, high)
+        low, high = (low, middle) if at(middle) > macs_share else (middle, high)
     return low
 
 
-def _round(
-    channel_map: ChannelMap, spaces: list[Space], exact: float, steps: Mapping[str, list[int]], goal: float
-) -> dict[str, int]:
+def _round(exact: Mapping[str, float], goal: float, steps: Mapping[str, list[int]], macs_at: MacsAt) -> dict[str, int]:
     """Allowed widths next to the exact ones whose MACs come nearest to `goal` from below."""
-    place = {
-        s.name: next(i for i, width in enumerate(steps[s.name]) if width >= min(exact * s.size, s.size)) for s in spaces
-    }
+    place = {name: next(i for i, width in enumerate(steps[name]) if width >= exact[name]) for name in exact}
 
-    def total() -> float:
-        return _macs_at(channel_map, spaces, {name: steps[name][i] for name, i in place.items()})
+    def over() -> bool:
+        return macs_at({name: steps[name][i] for name, i in place.items()}) > goal
 
-    def overshoot(space: Space) -> float:
-        return (steps[space.name][place[space.name]] - exact * space.size) / space.size
+    def overshoot(name: str) -> float:
+        return (steps[name][place[name]] - exact[name]) / steps[name][-1]
 
-    while total() > goal:
-        lowerable = [space for space in spaces if place[space.name] > 0]
-        if not lowerable:
-            break
-        place[max(lowerable, key=overshoot).name] -= 1
-    for space in sorted(spaces, key=overshoot):  # what the last step gave away too much
-        if overshoot(space) < 0:
-            place[space.name] += 1
-            place[space.name] -= total() > goal
+    while over():
+        place[max((name for name in place if place[name] > 0), key=overshoot)] -= 1
+    raised = True
+    while raised:  # what the last step gave away too much
+        raised = False
+        for name in sorted((name for name in place if overshoot(name) < 0), key=overshoot):
+            place[name] += 1
+            fits = not over()
+            place[name] -= not fits
+            raised |= fits
     return {name: steps[name][i] for name, i in place.items()}
-
-
-def _best(scores: Tensor, width: int) -> tuple[int, ...]:
-    """The indices of the `width` highest scores, ascending; equal scores keep the lower index."""
-    order = np.argsort(-scores.double().numpy(), kind="stable")
-    return tuple(sorted(int(index) for index in order[:width]))

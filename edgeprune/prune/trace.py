@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 from torch import fx
@@ -145,18 +146,24 @@ def _tied(tracer: Tracer, atoms: Labels) -> set[int]:
 def _taps(tracer: Tracer, consumers: list[Layer], labels: dict[str, Labels], wanted: set[int]) -> tuple[str, str]:
     """The nodes that show all of a space's feature maps after and before the activation; empty where none does."""
     nodes = {node.name: node for node in tracer.program.nodes}
+
+    def shows(node: Any) -> bool:
+        return isinstance(node, fx.Node) and wanted <= set(labels.get(node.name, ()))
+
+    def back(node: fx.Node | None, through: frozenset[str]) -> fx.Node | None:
+        """The first node, going back, whose operator is neither one of `through` nor a concatenation with others."""
+        while node is not None and (operator_of(node) in through or operator_of(node) == "cat"):
+            source = node.args[0]
+            if isinstance(source, list | tuple):
+                source = next(filter(shows, source), None)
+                if source is None:
+                    return node
+            node = source if isinstance(source, fx.Node) and source.op == "call_function" else None
+        return node
+
     for layer in consumers:
-        after = _back(nodes.get(layer.source), _AFTER_ACTIVATION)
-        before = _back(after, _AFTER_ACTIVATION | ACTIVATIONS)
-        shown = [name.name for name in (after, before) if name and wanted <= set(labels.get(name.name, ()))]
-        if len(shown) == 2:
-            return shown[0], shown[1]
+        after = back(nodes.get(layer.source), _AFTER_ACTIVATION)
+        before = back(after, _AFTER_ACTIVATION | ACTIVATIONS)
+        if after is not None and before is not None and shows(after) and shows(before):
+            return after.name, before.name
     return "", ""
-
-
-def _back(node: fx.Node | None, through: frozenset[str]) -> fx.Node | None:
-    """The first node, going back along first arguments, whose operator is not one of `through`."""
-    while node is not None and operator_of(node) in through:
-        source = node.args[0]
-        node = source if isinstance(source, fx.Node) and source.op == "call_function" else None
-    return node

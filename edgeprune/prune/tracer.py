@@ -83,12 +83,17 @@ class Tracer:
         return atoms
 
     def slot(self, operand: Any, axis: int, channels: Labels) -> None:
-        """Note what an axis of an operand carries; a stored tensor used twice ties its uses, a computed one cannot be cut."""
+        """Note what an axis of an operand carries.
+
+        A stored tensor that is used twice ties its two uses; channels that meet a computed one stay.
+        """
         if not isinstance(operand, fx.Node):
             return
         tensor = self.stored(operand)
         if tensor is None:
-            self.protect(channels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})")
+            self.protect(
+                channels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})"
+            )
             return
         self.noted.add((tensor, axis))
         known = self.slots.setdefault((tensor, axis), channels)

@@ -74,7 +74,9 @@ def speed(report: Report) -> Table:
         Column("size", number=True, minor=True),
         Column("runtime", minor=True),
         Column("threads", number=True, short="thr"),
-        *_numbers("p50 ms", "p90 ms", "p99 ms", "speed-up [95 %]"),
+        Column("p50 ms", number=True),
+        Column("p90 ms", number=True, minor=True),
+        *_numbers("p99 ms", "speed-up [95 %]"),
         Column("verdict"),
     )
     rows = []

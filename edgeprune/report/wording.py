@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import place, threads
@@ -18,13 +19,22 @@ def context(report: Report) -> list[str]:
 
 
 def warnings(report: Report) -> list[str]:
-    """What the run warned of, then why any measurement should not be relied on, each once."""
-    told = list(report.run.warnings)
+    """What the run warned of, then why measurements should not be relied on, each reason once."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for timing in report.measurements:
         doubts = () if timing.trust == "ok" else (timing.trust,)
         where = f"{timing.artifact} ({timing.runtime}, {threads(timing.threads)})"
-        told += [f"{where}: {text}" for text in (*doubts, *timing.warnings)]
-    return list(dict.fromkeys(told))
+        for text in dict.fromkeys((*doubts, *timing.warnings)):
+            found.setdefault(text.partition(":")[0], []).append((where, text))
+    return list(dict.fromkeys([*report.run.warnings, *(_doubt(*told, of=report) for told in found.values())]))
+
+
+def _doubt(*told: tuple[str, str], of: Report) -> str:
+    """One reason to doubt measurements: which one, or how many and an example."""
+    where, text = told[0]
+    if len(told) == 1:
+        return f"{where}: {text}"
+    return f"{len(told)} of {len(of.measurements)} measurements, first {where}: {text}"
 
 
 def budget(report: Report) -> str:
@@ -56,7 +66,8 @@ def facts(report: Report) -> list[str]:
 
 
 def _method(method: Method) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in method.settings.items())
+    plain = {name: value for name, value in method.settings.items() if not isinstance(value, Mapping)}
+    settings = ", ".join(f"{name}={value}" for name, value in plain.items())
     return f"{method.name} ({settings})" if settings else method.name
 
 

@@ -1,0 +1,34 @@
+"""What every test may rely on: two threads, fixed seeds, and a small model with images of its own."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from program_runs import Tiny, tiny_project
+
+DATA = Path(os.environ.get("EDGEPRUNE_DATA", "../shared/data"))
+
+torch.set_num_threads(2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip(f"the real images and weights are not at {DATA} (EDGEPRUNE_DATA names their folder)")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A user's project: a network in a file, weights, and forty labelled images."""
+    return tiny_project(tmp_path_factory.mktemp("project"))

@@ -1,0 +1,147 @@
+"""Random small CNNs: everything a trace must follow, in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 5
+SHAPE = (3, SIDE, SIDE)
+OPERATORS = (
+    "conv",
+    "conv",
+    "depthwise",
+    "again",
+    "norm",
+    "relu",
+    "in place",
+    "hardswish",
+    "prelu",
+    "add",
+    "concat",
+    "gate",
+    "one gate",
+    "scale",
+    "pool",
+    "pad",
+)
+ENDINGS = ("mean", "flatten", "hidden")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator: on the value of an earlier step, and on another one where it takes two."""
+
+    operator: str
+    source: int
+    other: int
+    width: int
+
+
+class Drawn(nn.Module):
+    """A network that performs the steps on feature maps of one size, and classifies those that nothing else reads."""
+
+    def __init__(self, steps: tuple[Step, ...], ending: str) -> None:
+        super().__init__()
+        self.steps, self.ending = steps, ending
+        self.layers = nn.ModuleList()
+        widths = [3]
+        for step in steps:
+            layer, width = self._made(step, widths)
+            self.layers.append(layer)
+            widths.append(width)
+        read = {index % (place + 1) for place, step in enumerate(steps) for index in self._reads(step)}
+        self.last = [place for place in range(1, len(widths)) if place not in read]
+        self.before = nn.Conv2d(sum(widths[place] for place in self.last), 6, 1)
+        self.hidden = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(inplace=True))
+        self.head = nn.Linear({"mean": 6, "flatten": 6 * SIDE * SIDE, "hidden": 7}[ending], 3)
+
+    @staticmethod
+    def _reads(step: Step) -> tuple[int, ...]:
+        return (step.source, step.other) if step.operator in ("add", "concat") else (step.source,)
+
+    def _made(self, step: Step, widths: list[int]) -> tuple[nn.Module, int]:
+        """The step's layer, and how many channels it puts out."""
+        c, d = widths[step.source % len(widths)], widths[step.other % len(widths)]
+        bias = step.width % 2 == 0
+        if step.operator == "conv":
+            return nn.Conv2d(c, step.width, 3, padding="same", bias=bias), step.width
+        if step.operator == "depthwise":
+            multiplier = 1 + step.width % 2
+            return nn.Conv2d(c, c * multiplier, 3, padding=1, groups=c, bias=bias), c * multiplier
+        if step.operator == "again":
+            return nn.Conv2d(c, c, 3, padding=2, dilation=2), c
+        if step.operator == "norm":
+            return nn.BatchNorm2d(c, affine=bias), c
+        if step.operator == "prelu":
+            return nn.PReLU(c if bias else 1), c
+        if step.operator == "add":
+            return nn.Conv2d(d, c, 1), c
+        if step.operator == "gate":
+            return nn.Sequential(nn.Conv2d(c, 2, 1), nn.ReLU(), nn.Conv2d(2, c, 1)), c
+        if step.operator == "one gate":
+            return nn.Conv2d(c, 1, 1), c
+        if step.operator == "scale":
+            holder = nn.Module()
+            holder.scale = nn.Parameter(torch.randn(1, c, 1, 1) if bias else torch.randn(c, SIDE, SIDE))
+            return holder, c
+        return nn.Identity(), {"concat": c + d, "pad": c + 2}.get(step.operator, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for step, layer in zip(self.steps, self.layers, strict=True):
+            source, other = values[step.source % len(values)], values[step.other % len(values)]
+            values.append(self._step(step, layer, source, other))
+        x = self.before(torch.cat([values[place] for place in self.last], 1))
+        if self.ending == "flatten":
+            return self.head(F.relu(x).flatten(1))
+        x = F.adaptive_avg_pool2d(F.relu(x), 1).view(x.size(0), -1)
+        return self.head(self.hidden(x) if self.ending == "hidden" else x)
+
+    def _step(self, step: Step, layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+        if step.operator == "again":
+            return layer(F.relu(layer(x)))
+        if step.operator == "relu":
+            return F.relu(x)
+        if step.operator == "in place":
+            return F.relu_(x * 1)
+        if step.operator == "hardswish":
+            return F.hardswish(x)
+        if step.operator == "add":
+            return x + layer(other)
+        if step.operator == "concat":
+            return torch.cat([x, other], 1)
+        if step.operator == "gate":
+            return x * torch.sigmoid(layer(x.mean((2, 3), keepdim=True))).expand_as(x)
+        if step.operator == "one gate":
+            return x * torch.sigmoid(layer(x))
+        if step.operator == "scale":
+            return layer.scale * x
+        if step.operator == "pool":
+            return F.max_pool2d(x, 3, 1, 1) if step.width % 2 else F.avg_pool2d(x, 3, 1, 1)
+        if step.operator == "pad":
+            return F.pad(x, (0, 0, 0, 0, 1, 1))
+        return layer(x)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Drawn:
+    """A network of two to nine steps, always with a convolution first; its weights are random but fixed."""
+    steps = [Step("conv", 0, 0, draw(st.integers(3, 6)))]
+    for place in range(draw(st.integers(1, 8))):
+        near = draw(st.integers(0, 2))  # mostly the value just made, so that most steps matter
+        steps.append(
+            Step(
+                draw(st.sampled_from(OPERATORS)),
+                max(0, place + 1 - near),
+                draw(st.integers(0, place + 1)),
+                draw(st.integers(2, 6)),
+            )
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(draw(st.integers(0, 99)))
+        return Drawn(tuple(steps), draw(st.sampled_from(ENDINGS)))
