@@ -7,7 +7,11 @@ them.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# From 1.29 on ONNX Runtime tells its makers of every import; the only full way out is this, before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

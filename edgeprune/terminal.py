@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edgeprune.errors import EdgepruneError
@@ -18,15 +20,10 @@ from edgeprune.progress import Tick
 
 
 class Talk:
-    """A `edgeprune.journal.Listener` on stderr: a bar for the running stage, a line for each finished one.
+    """A `edgeprune.journal.Listener` on stderr: a bar for the running stage, a line for each finished one."""
 
-    Args:
-        quiet: say nothing but warnings.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._quiet = quiet
+    def __init__(self) -> None:
+        self._console = Console(file=_own_stderr(), stderr=True, highlight=False)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
@@ -35,25 +32,21 @@ class Talk:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        live = Progress(
-            *columns, console=self._console, transient=True, disable=self._quiet or not self._console.is_terminal
-        )
+        live = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         with live:
             task = live.add_task(f"{name:<14}", total=None)
             yield lambda done, total: live.update(task, completed=done, total=total)
         seconds = perf_counter() - start
-        if seconds >= 1 and not self._quiet:
+        if seconds >= 1:
             self._console.print(f"  {name:<14} {seconds:6.1f} s", style="dim")
 
     def say(self, line: str) -> None:
-        """A line for the user; warnings also when quiet."""
-        warning = line.startswith("warning: ")
-        if warning or not self._quiet:
-            self._console.print(escape(line), style="yellow" if warning else "", soft_wrap=True)
+        """A line for the user."""
+        self._console.print(escape(line), style="yellow" if line.startswith("warning: ") else "", soft_wrap=True)
 
     def failed(self, error: EdgepruneError) -> None:
         """What went wrong, where, and what to do."""
@@ -105,3 +98,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _cell(value: Any) -> str:
     text = " ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, Mapping) else str(value)
     return escape(text)
+
+
+def _own_stderr() -> TextIO | None:
+    """A terminal of our own, so that the bar goes on while converters' noise on stderr is swallowed; None if piped."""
+    return os.fdopen(os.dup(sys.stderr.fileno()), "w") if sys.stderr.isatty() else None

@@ -25,6 +25,7 @@ from edgeprune import cli
 REPOSITORY = Path(__file__).resolve().parent.parent
 ONE_SCREEN = 12
 """Lines that a message may have."""
+_NOT_INHERITED = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "ORT_DISABLE_TELEMETRY")
 
 NET = """
 import torch
@@ -114,7 +115,7 @@ def run_here(*arguments: str) -> Ran:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment for a program that is to find this checkout from any folder."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     return {**kept, "PYTHONPATH": str(REPOSITORY), **more}
 
 

@@ -31,6 +31,8 @@ from program_runs import (
 
 from edgeprune.errors import EdgepruneError
 
+QUICK = ("--formats", "onnx", "--no-bench", "--recover", "none")
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -251,7 +253,7 @@ def test_a_broken_image_is_skipped_counted_and_named_in_the_report(place: Path, 
     for number, pixels in enumerate(images_of(20)):
         Image.fromarray(pixels[..., 0]).save(place / "photos" / f"{number:02}.png")
     (place / "photos" / "bad.png").write_bytes((place / "photos" / "00.png").read_bytes()[:40])
-    given = ("--data", "photos", "--out", "run", "--formats", "onnx", "--no-bench", "--json")
+    given = ("--data", "photos", "--out", "run", "--json", *QUICK)
     ran = run_forked(*tiny.compress(*given))
     assert ran.code == 0, ran.err
     assert "warning: 1 broken image" in ran.err
@@ -267,9 +269,6 @@ def finished_run(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "report.json").write_text('{"schema": 1, "edgeprune_version": "0.1.0"}')
     (folder / "old.onnx").write_text("old")
-
-
-QUICK = ("--formats", "onnx", "--no-bench", "--recover", "none")
 
 
 def test_an_output_folder_that_exists_is_not_touched(place: Path, tiny: Tiny) -> None:

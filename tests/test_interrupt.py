@@ -147,7 +147,9 @@ def test_termination_in_each_stage_leaves_nothing_behind(place: Path, tiny: Tiny
     interrupted(place, tiny, stage, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_a_signal_while_a_worker_measures_ends_the_worker_too(place: Path, tiny: Tiny, number: int) -> None:
     interrupted(place, tiny, "bench", number, after=-1)
 

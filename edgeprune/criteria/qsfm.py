@@ -48,7 +48,7 @@ def qsfm(
     Args:
         view: the filters and their feature maps.
         metric: similarity of two maps, averaged over images. PSNR is the default: it lost less accuracy than
-            SSIM on both networks it was tried on (docs/decisions/0003).
+            SSIM on both networks it was tried on (0003).
         side: maps after the activation (what the next layer sees) or before it.
         drop: which of a pair goes: "redundant", the one more similar to all other survivors (ties: the smaller L1
             norm); "weak", the one of smaller L1 norm.
@@ -89,7 +89,7 @@ def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:
         for chunk in torch.split(flat, step):
             total = total + pairwise(chunk).double().sum(dim=0)
             count += len(chunk)
-    return total / count
+    return (total + total.T) / (2 * count)  # exactly symmetric, so that rounding decides nothing
 
 
 def _moments(maps: Tensor) -> tuple[Tensor, Tensor]:

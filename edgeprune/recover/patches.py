@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from edgeprune.program import operator_of
 
-MAX_ROWS = 200_000
-"""Samples a layer is fitted on at most; more change the fit less than the choice of images does (measured, 0003)."""
+MAX_ROWS = 50_000
+"""Samples a layer is fitted on at most; four times as many change the accuracy by less than 0.1 point (0003)."""
 
 _CHUNK_BYTES = 256 << 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ class Runtime:
 
 def load_onnxruntime(path: str, threads: int) -> LoadedModel:
     """Load an ONNX file into onnxruntime's CPU provider, operators one after another."""
+    # From 1.29 on it tells its makers of every import, and its uploader's thread would be timed too.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,0 +1,97 @@
+"""Scorer: what a criterion gets to see of each space."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import SMALL, Dense, Flat, Residual, Scaled, found_in, noise, run
+from torch.nn import functional as F
+
+from edgeprune.criteria import Criterion, configure
+from edgeprune.errors import EdgepruneError
+from edgeprune.prune.allocate import left_whole
+from edgeprune.prune.score import Scorer
+
+
+def scorer_of(found, count: int = 4) -> Scorer:
+    return Scorer(
+        found.channel_map, found.program, found.model.module, [noise(found.model, count), noise(found.model, 2, 5)]
+    )
+
+
+def views_of(found, names=None) -> dict:
+    """What a criterion that only looks has seen: space -> (view, maps after, maps before)."""
+    seen = {}
+
+    def look(view):
+        seen[view.name] = (view, torch.cat(list(view.maps("after"))), torch.cat(list(view.maps("before"))))
+        return torch.arange(view.size).float()
+
+    names = names or [s.name for s in found.channel_map.spaces if s.name not in left_whole(found.channel_map, "all")]
+    scored = scorer_of(found).score(Criterion("look", look, {}), names)
+    assert scored.scores.keys() == set(names)
+    return seen
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_a_criterion_sees_every_filter_and_its_maps_on_every_image(network):
+    for view, after, before in views_of(found_in(network)).values():
+        assert view.weight.shape[0] == view.size
+        assert after.shape[:2] == before.shape[:2] == (6, view.size)
+        assert after.ndim == before.ndim == 4
+        assert after.dtype == torch.float32
+
+
+def test_the_maps_are_those_after_and_before_the_activation_not_pooled():
+    found = found_in(Flat)
+    images = torch.cat([noise(found.model, 4), noise(found.model, 2, 5)])
+    before = run(found.model.module.body[0], images)
+    _, after, seen_before = views_of(found, ["body.0"])["body.0"]
+    assert torch.allclose(seen_before, before, atol=1e-6)
+    assert torch.allclose(after, F.relu(before), atol=1e-6)
+
+
+def test_the_maps_of_a_part_of_a_concatenation_are_its_own():
+    found = found_in(Dense)
+    images = torch.cat([noise(found.model, 4), noise(found.model, 2, 5)])
+    one = F.elu(run(found.model.module.one, images))
+    assert torch.allclose(views_of(found)["one"][1], one, atol=1e-6)
+
+
+def test_the_weights_of_a_shared_width_stand_side_by_side():
+    found = found_in(Residual)
+    view = views_of(found)["stem"][0]
+    module = found.model.module
+    assert torch.equal(view.weight, torch.cat([module.stem.weight.flatten(1), module.conv2.weight.flatten(1)], 1))
+
+
+def test_spaces_may_be_asked_for_in_any_order():
+    found = found_in(Scaled)
+    names = [s.name for s in found.channel_map.spaces if not s.protected]
+    scorer = scorer_of(found)
+    one = scorer.score(configure("qsfm"), names)
+    other = scorer.score(configure("qsfm"), names[::-1])
+    assert all(torch.equal(one.scores[name], other.scores[name]) for name in names)
+
+
+def test_the_settings_that_a_criterion_ran_with_are_kept():
+    scored = scorer_of(found_in(Flat)).score(configure("qsfm", {"images": "3"}), ["body.0"])
+    assert scored.criterion == "qsfm"
+    assert scored.settings["images"] == 3
+    assert set(scored.settings) == {"metric", "side", "drop", "images"}
+
+
+@pytest.mark.parametrize(
+    "scores", [torch.zeros(7), torch.zeros(8, 1), torch.full((8,), torch.nan), torch.full((8,), torch.inf)]
+)
+def test_a_criterion_that_does_not_return_one_finite_score_a_filter_is_refused(scores):
+    with pytest.raises(EdgepruneError, match="'broken' did not return 8 finite scores"):
+        scorer_of(found_in(Flat)).score(Criterion("broken", lambda view: scores, {}), ["body.0"])
+
+
+def test_progress_is_told_from_none_to_all():
+    ticks = []
+    scorer_of(found_in(Flat)).score(
+        configure("l1"), ["body.0", "body.3"], 0, lambda done, total: ticks.append((done, total))
+    )
+    assert ticks == [(0, 2), (1, 2), (2, 2)]
