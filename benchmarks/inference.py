@@ -28,5 +28,5 @@ with torch.inference_mode():
             taken.append(perf_counter_ns() - start)
 ratio, low, high = ratio_interval(*times)
 print(
-    f"{name}: the program is {ratio:.2f}x [{low:.2f}, {high:.2f}] as fast as the module; outputs differ by {difference:.1e}"
+    f"{name}: {ratio:.2f}x [{low:.2f}, {high:.2f}] as fast as the module, outputs differ by {difference:.1e}"
 )

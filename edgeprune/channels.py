@@ -115,7 +115,7 @@ class ChannelMap:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the spaces and slots: equal for equal architectures, whatever the weights."""
-        spaces = [[space.name, space.first, space.size, space.protected] for space in self.spaces]
+        spaces = [[space.name, space.first, space.size, bool(space.protected)] for space in self.spaces]
         slots = [[slot.tensor, slot.axis, slot.channels.tolist()] for slot in self.slots]
         return sha256_of_json([spaces, slots])
 

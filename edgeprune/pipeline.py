@@ -12,10 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
 from edgeprune.artifact import Artifact, Role
 from edgeprune.bench.compare import compare
@@ -23,13 +19,13 @@ from edgeprune.bench.session import measure
 from edgeprune.bench.transport import Local
 from edgeprune.channels import ChannelMap
 from edgeprune.criteria import Criterion, configure
-from edgeprune.data import ImageSet, check_labels, load_images, split, without
-from edgeprune.errors import UsageError
-from edgeprune.export import EXPORTERS, available_formats
+from edgeprune.data import ImageSet, check_labels
+from edgeprune.export import EXPORTERS
 from edgeprune.export.parity import check
+from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement
-from edgeprune.model import Model, known_models, load_model, save_model, with_tensors
+from edgeprune.model import Model, save_model, with_tensors
 from edgeprune.plan import Cost, PruningPlan
 from edgeprune.program import Program, capture
 from edgeprune.prune.allocate import allocate, left_whole
@@ -47,7 +43,6 @@ from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
 
 _UNSAFE = re.compile(r"[^\w.-]+")
-_BATCH = 32
 _PARITY_IMAGES = 32
 _BENCH_IMAGES = 8
 _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
@@ -61,23 +56,6 @@ class Traced:
     program: Program
     channel_map: ChannelMap
     cost: Cost
-
-
-@dataclass(frozen=True, eq=False)
-class Photos:
-    """Images to calibrate with and images to score with; they share none."""
-
-    calibration: ImageSet
-    scoring: ImageSet
-
-    def batches(self, model: Model) -> list[Tensor]:
-        """The calibration images as the model wants them, float32 [n, channels, height, width] each."""
-        images = (torch.from_numpy(batch) for batch in self.calibration.batches(model.input, _BATCH))
-        return [batch.contiguous(memory_format=torch.channels_last) for batch in images]  # convolutions run faster so
-
-    def first(self, model: Model, count: int) -> np.ndarray:
-        """The first calibration images in one array, float32 [n <= count, channels, height, width]."""
-        return model.input.normalise(self.calibration.images[:count])
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +85,14 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
     journal = Journal(listener or Nobody())
     target = load_target(request.target)
     criterion = configure(request.criterion, request.criterion_options)
-    formats = _formats(request, target, journal)
+    formats = chosen_formats(request, target, journal)
     given = PruningPlan.load(request.plan) if request.plan else None
     with journal.stage("load"):
-        model = _model(request, journal)
+        model = named_model(request, journal)
     out = request.out or Path("runs") / f"{_UNSAFE.sub('-', model.name)}-{target.name}"
     if not request.dry_run:
         check_free(out, request.overwrite)
-    photos = _photos(request, model, journal)
+    photos = named_photos(request, model, journal)
     uncut = _traced(model, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     whole = left_whole(uncut.channel_map, request.scope)
@@ -168,65 +146,6 @@ def _carry_out(
         )
         report.save(folder)
     return report
-
-
-def _formats(request: Request, target: Target, journal: Journal) -> tuple[str, ...]:
-    """The formats to write: those asked for, or all that can be written here and that the target runs."""
-    known = available_formats()
-    for name in request.formats or ():
-        if name not in known:
-            EXPORTERS.load(name)
-        if known[name]:
-            raise UsageError(f"cannot write {name}: {known[name]}")
-    if request.formats is not None:
-        return request.formats
-    for name in target.formats:
-        if known.get(name):
-            journal.warn(f"no {name} file is written: {known[name]}")
-    return tuple(name for name in target.formats if not known.get(name, "unknown"))
-
-
-def _model(request: Request, journal: Journal) -> Model:
-    model = load_model(
-        request.model, weights=request.weights, input_shape=request.input_shape, mean=request.mean, std=request.std
-    )
-    if not model.weights:
-        journal.warn(
-            "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity "
-            "nor accuracy means anything (give --weights FILE)"
-        )
-    return model
-
-
-def _photos(request: Request, model: Model, journal: Journal) -> Photos:
-    """Images to calibrate and to score with, decoded."""
-    card = known_models().get(request.model)
-    data = request.data or (card.data if card else None)
-    if not data:
-        raise UsageError(
-            "images are needed: to compare feature maps, to refit layers, to verify the files and to time them",
-            fix="Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function.",
-        )
-    calibration = request.calibration_data or (card.calibration_data if card and not request.data else None)
-    with journal.stage("images") as tick:
-        if not calibration or calibration == data:
-            limit = request.images + request.calibration_images
-            images = load_images(data, model.input, limit=limit, seed=request.seed, tick=tick)
-            first, second = split(images, request.calibration_images, request.seed)
-        else:
-            first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
-            second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
-    for images in {id(first.skipped): first, id(second.skipped): second}.values():
-        if images.skipped:
-            journal.warn(
-                f"{len(images.skipped)} broken images of {images.source} were skipped, {images.skipped[0]} first"
-            )
-    scoring = without(second, first)
-    if len(scoring) < len(second):
-        journal.warn(
-            f"{len(second) - len(scoring)} images of {second.source} are also calibration images and were not scored"
-        )
-    return Photos(first, scoring)
 
 
 def _traced(model: Model, journal: Journal) -> Traced:

@@ -1,4 +1,4 @@
-"""Program: a model as the list of tensor operators it performs, and a `Walk` that runs it piece by piece.
+"""Program: a model as the list of tensor operators it performs.
 
 The operators come from `torch.export` (functional ATen, nothing decomposed), so what is seen here is what is exported
 to ONNX, and a network that can be exported can be traced. Stored tensors are looked up in the module by name each time
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
@@ -235,68 +235,3 @@ def forget(program: Program, values: dict[str, Any], place: int) -> None:
     """Drop the values no later operator reads."""
     for name in [name for name in values if program.last_use[name] <= place]:
         del values[name]
-
-
-class Walk:
-    """Runs a program over batches of images up to one node after another, front to back.
-
-    Asking for nodes in the order they run costs about one forward pass in all: between two questions the walk keeps,
-    for each batch, the values alive at the last place where they fit into `memory_bytes` (or at the narrowest place, if
-    none does). Weights may be changed between questions if no operator before the last asked node reads them.
-
-    Args:
-        program: what to run.
-        module: where the stored tensors are.
-        batches: images, each a float32 tensor [n, channels, height, width].
-        memory_bytes: how much to keep between questions, for all batches together.
-    """
-
-    def __init__(
-        self, program: Program, module: nn.Module, batches: Sequence[Tensor], memory_bytes: int = 1 << 30
-    ) -> None:
-        self._program, self._module = program, module
-        self._batches = batches
-        self._limit = memory_bytes // max(1, sum(len(batch) for batch in batches))
-        self._restart()
-
-    def _restart(self) -> None:
-        self._place = -1
-        self._kept: list[dict[str, Any]] = [{self._program.input: batch} for batch in self._batches]
-
-    def _resting_place(self, goal: int) -> int:
-        """Where to keep the values when the walk has come to `goal`."""
-        alive = self._program.alive_bytes
-        places = range(max(self._place, 0), goal + 1)
-        fitting = [place for place in places if alive[place] <= self._limit]
-        return fitting[-1] if fitting else min(places, key=lambda place: alive[place], default=self._place)
-
-    def stream(self, node: str) -> Iterator[Tensor]:
-        """The node's value for each batch in turn, a tensor [n, ...]. The walk moves on once all batches were taken."""
-        for (value,) in self.stream_all((node,)):
-            yield value
-
-    def stream_all(self, nodes: Sequence[str]) -> Iterator[tuple[Tensor, ...]]:
-        """The values of several nodes for each batch in turn, in the order asked."""
-        program = self._program
-        missing = [node for node in nodes if node not in self._kept[0]] if self._kept else []
-        if any(program.position[node] <= self._place for node in missing):
-            self._restart()  # asked out of order: slower, never wrong
-            missing = list(nodes)
-        goal = max([self._place, *(program.position[node] for node in missing)])
-        rest = self._resting_place(goal)
-        state = all_tensors(self._module)
-        kept: list[dict[str, Any]] = []
-        for start in self._kept:
-            values, saved = dict(start), dict(start)
-            asked = {node: start[node] for node in nodes if node in start}
-            for place in range(self._place + 1, goal + 1):
-                name = program.nodes[place].name
-                values[name] = run_node(program, program.nodes[place], values, state)
-                if name in nodes:
-                    asked[name] = values[name]
-                forget(program, values, place)
-                if place == rest:
-                    saved = dict(values)
-            kept.append(saved)
-            yield tuple(asked[node] for node in nodes)
-        self._place, self._kept = rest, kept

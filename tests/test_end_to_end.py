@@ -294,7 +294,7 @@ def test_resnet56_on_cifar(tmp_path: Path) -> None:
     )
     run = finished(tmp_path / "run", ran)
     accuracy = run.report["accuracy"]
-    assert accuracy["baseline"] > 0.85  # 88.82 % on all 10,000
+    assert accuracy["baseline"] > 0.8  # 88.82 % on all 10,000
     assert accuracy["after_recovery"] > max(0.6, accuracy["after_cut"])
     assert 0.45 < run.report["budget"]["reached"]["macs"] <= 0.52
     assert all(one["parity"]["passed"] for one in run.report["artifacts"])

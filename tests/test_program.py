@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgeprune.errors import TraceError
-from edgeprune.program import Walk, capture, operator_of
+from edgeprune.program import capture, operator_of
+from edgeprune.walk import Walk
 
 HUGE, TINY = 1 << 30, 1
 

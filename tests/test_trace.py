@@ -284,7 +284,7 @@ class Unpooled(Plain):
     [
         (Chunked, "first", "operator split is not supported", ["second"]),
         (Sliced, "first", "operator slice is used in a way that is not supported", ["second"]),
-        (Shuffled, "first", "operator view is used in a way that is not supported", ["second"]),
+        (Shuffled, "first", "is used in a way that is not supported", ["second"]),
         (Grouped, "first", "read by a grouped convolution (second)", ["third"]),
         (Grouped, "second", "made by a grouped convolution (second)", ["third"]),
         (Padded, "first", "padded with constant channels", ["second"]),

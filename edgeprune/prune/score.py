@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from edgeprune.channels import ChannelMap, Space
 from edgeprune.criteria import Criterion, FilterView, Side
 from edgeprune.errors import EdgepruneError
-from edgeprune.program import Program, Walk
+from edgeprune.program import Program
 from edgeprune.progress import Tick, silent
 from edgeprune.prune.allocate import Scored
 from edgeprune.resize import all_tensors
+from edgeprune.walk import Walk
 
 
 class Scorer:
@@ -30,10 +31,12 @@ class Scorer:
     def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, batches: Sequence[Tensor]) -> None:
         self._map, self._program = channel_map, program
         self._state = all_tensors(module)
-        self._walk = Walk(program, module, batches)
+        self._module, self._batches = module, batches
 
     def score(self, criterion: Criterion, names: Sequence[str], seed: int = 0, tick: Tick = silent) -> Scored:
         """The scores of the named spaces.
+
+        A criterion with a setting `images` is shown the maps of so many images.
 
         Raises:
             EdgepruneError: a criterion returned something other than one finite number a filter.
@@ -41,15 +44,16 @@ class Scorer:
         spaces = sorted(
             (self._map.space(name) for name in names), key=lambda space: self._program.position.get(space.after, 0)
         )
+        walk = Walk(self._program, self._module, _first(self._batches, criterion.settings.get("images")))
         scores: dict[str, Tensor] = {}
         for done, space in enumerate(spaces):
             tick(done, len(spaces))
-            scores[space.name] = _checked(criterion, space, criterion(self._view(space, seed)))
+            scores[space.name] = _checked(criterion, space, criterion(self._view(space, walk, seed)))
         tick(len(spaces), len(spaces))
         return Scored(criterion.name, dict(criterion.settings), scores)
 
-    def _view(self, space: Space, seed: int) -> FilterView:
-        return FilterView(space.name, space.size, self._weight(space), lambda side: self._maps(space, side), seed)
+    def _view(self, space: Space, walk: Walk, seed: int) -> FilterView:
+        return FilterView(space.name, space.size, self._weight(space), lambda side: self._maps(space, walk, side), seed)
 
     def _weight(self, space: Space) -> Tensor:
         """Each filter flattened, float32 [n, d]; zeros where a layer makes only some of the channels."""
@@ -63,15 +67,26 @@ class Scorer:
                 parts.append(part)
         return torch.cat(parts, dim=1)
 
-    def _maps(self, space: Space, side: Side) -> Iterator[Tensor]:
+    def _maps(self, space: Space, walk: Walk, side: Side) -> Iterator[Tensor]:
         """The space's feature maps, one batch after another, float32 [images, n, height, width]."""
         node = space.after if side == "after" else space.before
         labels = self._map.labels[node]
         places = torch.tensor([np.flatnonzero(labels == space.first + channel)[0] for channel in range(space.size)])
         whole = len(places) == len(labels) and bool((places == torch.arange(len(labels))).all())
-        for value in self._walk.stream(node):
+        for value in walk.stream(node):
             maps = value if whole else value.index_select(1, places)
             yield maps.reshape(maps.shape[0], maps.shape[1], -1, maps.shape[-1] if maps.ndim > 3 else 1).float()
+
+
+def _first(batches: Sequence[Tensor], images: int | None) -> list[Tensor]:
+    """The batches with the first `images` images: a criterion that looks at some need not wait for all."""
+    left = sum(len(batch) for batch in batches) if images is None else images
+    chosen: list[Tensor] = []
+    for batch in batches:
+        if left > 0:
+            chosen.append(batch[:left])
+            left -= len(batch)
+    return chosen
 
 
 def _checked(criterion: Criterion, space: Space, scores: Tensor) -> Tensor:

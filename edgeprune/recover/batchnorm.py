@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.program import Program, Walk, operator_of
+from edgeprune.program import Program, operator_of
 from edgeprune.progress import Tick, silent
 from edgeprune.resize import all_tensors
+from edgeprune.walk import Walk
 
 _NORMS = ("_native_batch_norm_legit_no_training", "batch_norm")
 

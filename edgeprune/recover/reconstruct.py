@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from edgeprune.channels import ChannelMap, Layer, kept_indices
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
-from edgeprune.program import Program, Walk, operator_of
+from edgeprune.program import Program, operator_of
 from edgeprune.progress import Tick, silent
 from edgeprune.recover.batchnorm import measure_norm, norm_nodes
 from edgeprune.recover.least_squares import Sums, solve
 from edgeprune.recover.patches import Rows
 from edgeprune.resize import all_tensors
+from edgeprune.walk import Walk
 
 _HELD_OUT_EVERY = 5
 """Every fifth calibration image chooses the ridge penalty instead of being fitted."""

@@ -23,8 +23,8 @@ from networks import SHAPE, Drawn, networks
 from edgeprune.prune.cost import cost, macs
 from edgeprune.prune.surgery import apply
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=150)
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=100)
 
 
 def check(network: Drawn, seed: int) -> None:

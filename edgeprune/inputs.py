@@ -1,0 +1,96 @@
+"""What a request names, found and loaded: the model, the images, the file formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeprune.data import ImageSet, load_images, split, without
+from edgeprune.errors import UsageError
+from edgeprune.export import EXPORTERS, available_formats
+from edgeprune.journal import Journal
+from edgeprune.model import Model, known_models, load_model
+from edgeprune.request import Request
+from edgeprune.target import Target
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Images to calibrate with and images to score with; they share none."""
+
+    calibration: ImageSet
+    scoring: ImageSet
+
+    def batches(self, model: Model) -> list[Tensor]:
+        """The calibration images as the model wants them, float32 [n, channels, height, width] each."""
+        images = (torch.from_numpy(batch) for batch in self.calibration.batches(model.input, _BATCH))
+        return [batch.contiguous(memory_format=torch.channels_last) for batch in images]  # convolutions run faster so
+
+    def first(self, model: Model, count: int) -> np.ndarray:
+        """The first calibration images in one array, float32 [n <= count, channels, height, width]."""
+        return model.input.normalise(self.calibration.images[:count])
+
+
+def chosen_formats(request: Request, target: Target, journal: Journal) -> tuple[str, ...]:
+    """The formats to write: those asked for, or all that can be written here and that the target runs."""
+    known = available_formats()
+    for name in request.formats or ():
+        if name not in known:
+            EXPORTERS.load(name)
+        if known[name]:
+            raise UsageError(f"cannot write {name}: {known[name]}")
+    if request.formats is not None:
+        return request.formats
+    for name in target.formats:
+        if known.get(name):
+            journal.warn(f"no {name} file is written: {known[name]}")
+    return tuple(name for name in target.formats if not known.get(name, "unknown"))
+
+
+def named_model(request: Request, journal: Journal) -> Model:
+    """The model, with a warning where no file of weights was read."""
+    model = load_model(
+        request.model, weights=request.weights, input_shape=request.input_shape, mean=request.mean, std=request.std
+    )
+    if not model.weights:
+        journal.warn(
+            "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity "
+            "nor accuracy means anything (give --weights FILE)"
+        )
+    return model
+
+
+def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
+    """Images to calibrate and to score with, decoded."""
+    card = known_models().get(request.model)
+    data = request.data or (card.data if card else None)
+    if not data:
+        raise UsageError(
+            "images are needed: to compare feature maps, to refit layers, to verify the files and to time them",
+            fix="Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function.",
+        )
+    calibration = request.calibration_data or (card.calibration_data if card and not request.data else None)
+    with journal.stage("images") as tick:
+        if not calibration or calibration == data:
+            limit = request.images + request.calibration_images
+            images = load_images(data, model.input, limit=limit, seed=request.seed, tick=tick)
+            first, second = split(images, request.calibration_images, request.seed)
+        else:
+            first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
+            second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
+    for images in {id(first.skipped): first, id(second.skipped): second}.values():
+        if images.skipped:
+            journal.warn(
+                f"{len(images.skipped)} broken images of {images.source} were skipped, {images.skipped[0]} first"
+            )
+    scoring = without(second, first)
+    if len(scoring) < len(second):
+        journal.warn(
+            f"{len(second) - len(scoring)} images of {second.source} are also calibration images and were not scored"
+        )
+    return Photos(first, scoring)
