@@ -27,6 +27,4 @@ with torch.inference_mode():
             run(images)
             taken.append(perf_counter_ns() - start)
 ratio, low, high = ratio_interval(*times)
-print(
-    f"{name}: {ratio:.2f}x [{low:.2f}, {high:.2f}] as fast as the module, outputs differ by {difference:.1e}"
-)
+print(f"{name}: {ratio:.2f}x [{low:.2f}, {high:.2f}] as fast as the module, outputs differ by {difference:.1e}")

@@ -223,6 +223,30 @@ def test_a_later_block_mends_what_an_earlier_one_lost():
     assert [refit.layer for refit in refits] == ["a2", "b2"]
 
 
+class SharedNorm(nn.Module):
+    """One normalisation after two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False)
+        self.three = nn.Conv2d(8, 8, 3, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.two(F.relu(self.one(x)))))
+        return self.fc(F.relu(self.norm(self.three(x))).mean((2, 3)))
+
+
+def test_a_norm_that_serves_twice_is_left_as_trained():
+    found = found_in(SharedNorm)
+    before = {name: buffer.clone() for name, buffer in found.model.module.named_buffers()}
+    _, model, refits = recovered(found, {"one": (0, 2, 5, 7)}, norms=True)
+    assert [refit.layer for refit in refits] == ["two"]
+    for name, buffer in model.module.named_buffers():
+        assert torch.equal(buffer, before[name])
+
+
 @pytest.mark.parametrize("network", [Plain, *(pytest.param(other, marks=pytest.mark.slow) for other in SMALL[1:])])
 def test_no_refit_is_worse_on_images_it_has_not_fitted_than_leaving_the_weights(network):
     found = found_in(network)

@@ -21,9 +21,17 @@ _NORMS = ("_native_batch_norm_legit_no_training", "batch_norm")
 
 
 def norm_nodes(program: Program) -> list[fx.Node]:
-    """The batch normalisations of a program that have running statistics, in the order they run."""
+    """The batch normalisations with running statistics of their own, in the order they run.
+
+    One that is used twice is not among them: its one mean cannot be right for two inputs, and is left as trained.
+    """
     found = [node for node in program.nodes if operator_of(node) in _NORMS]
-    return [node for node in found if isinstance(node.args[3], fx.Node) and node.args[3].name in program.stored]
+    means = [(node, node.args[3]) for node in found]
+    return [
+        node
+        for node, mean in means
+        if isinstance(mean, fx.Node) and mean.name in program.stored and len(mean.users) == 1
+    ]
 
 
 def reestimate(

@@ -45,7 +45,8 @@ class Sums:
 
     def error(self, weight: Tensor) -> float:
         """Sum of squared errors of y = xᵀ weight on these samples."""
-        return self.yy - 2 * float((weight * self.xy).sum()) + float((weight * (self.xx @ weight)).sum())
+        error = self.yy - 2 * float((weight * self.xy).sum()) + float((weight * (self.xx @ weight)).sum())
+        return max(error, 0.0)  # rounding takes a perfect fit a little below
 
 
 def solve(fit: Sums, held_out: Sums, start: Tensor, free: int = 0) -> tuple[Tensor, float]:
