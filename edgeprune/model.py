@@ -51,7 +51,7 @@ class Model:
 def load_model(
     source: str,
     *,
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     input_shape: tuple[int, int, int] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -83,19 +83,19 @@ def load_model(
     )
     # Before the weights are loaded: a lazy layer has no tensors until it has run once.
     _check_runs(built.module, spec, built.source)
-    file = weights or built.weights
+    file = Path(weights) if weights else built.weights
     if file is not None:
         fit_weights(built.module, read_weights(file), file)
     return Model(built.module, spec, built.name, built.source, weights=str(file or ""))
 
 
-def save_model(model: Model, folder: Path, stem: str = "pruned") -> None:
+def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
     """Write `<stem>.safetensors` and `<stem>.json`, from which `load_saved` rebuilds the model. No pickle.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    tensors = all_tensors(model.module)
+    folder, tensors = Path(folder), all_tensors(model.module)
     first: dict[int, str] = {}
     shared = {name: first[id(value)] for name, value in tensors.items() if first.setdefault(id(value), name) != name}
     # Cloned because safetensors refuses tensors that are views of one storage.
@@ -124,7 +124,7 @@ def save_model(model: Model, folder: Path, stem: str = "pruned") -> None:
     write_json(folder / f"{stem}.json", document)
 
 
-def load_saved(folder: Path, stem: str = "pruned", *, source: str | None = None) -> Model:
+def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None = None) -> Model:
     """Rebuild a model that `save_model` wrote: the original class, with the saved tensors in it.
 
     Args:
@@ -137,6 +137,7 @@ def load_saved(folder: Path, stem: str = "pruned", *, source: str | None = None)
         ModelError: the files are missing or torn, the network cannot be built, or its Python file has changed since.
         WeightsError: the tensors cannot be read, or are not those that were written.
     """
+    folder = Path(folder)
     path = folder / f"{stem}.json"
     document = _read_document(path)
     source = source or str(document["source"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_nets import COST, SHAPE, Several, Tiny, images_of, model_of, outputs_of
+from export_nets import COST, SHAPE, Several, Tiny, Viewed, images_of, model_of, outputs_of
 from torch import Tensor, nn
 
 from edgeprune.artifact import Artifact
@@ -120,6 +120,13 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(self.conv(images).permute(0, 1, 3, 2)).mean((2, 3))
+
+
+@litert
+def test_a_network_that_flattens_with_view_is_written(exported, tmp_path):
+    model = model_of(Viewed)
+    artifact = export_tflite(model, COST, TARGET, "fp32", tmp_path / "viewed.tflite")
+    assert parity.check(artifact, tmp_path, model, images_of()).parity.passed
 
 
 @litert

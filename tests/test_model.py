@@ -501,7 +501,7 @@ def test_views_of_one_storage_and_transposed_weights_are_saved(net: str, tmp_pat
     model.module.fc.weight.data = torch.randn(8, 5).t()
     save_model(model, tmp_path)
     # Another layout in memory may be summed in another order.
-    torch.testing.assert_close(outputs(load_saved(tmp_path)), outputs(model))
+    torch.testing.assert_close(outputs(load_saved(str(tmp_path))), outputs(model))
 
 
 def test_lazy_layers_come_back(net: str, tmp_path: Path):

@@ -46,7 +46,7 @@ def inference_graph(module: nn.Module, shape: tuple[int, int, int], any_batch: b
             exported = exported or torch.export.export(module, (torch.zeros(1, *shape),))
         except Exception as error:  # torch.export raises many unrelated classes
             raise export_error("the model cannot be traced by torch.export", error) from error
-        return fold_norms(exported.module(check_guards=False)), any_batch
+        return fold_norms(_any_layout(exported.module(check_guards=False))), any_batch
 
 
 def _export(module: nn.Module, shape: Sequence[int], batch: int, dynamic: Any) -> torch.export.ExportedProgram | None:
@@ -54,6 +54,14 @@ def _export(module: nn.Module, shape: Sequence[int], batch: int, dynamic: Any) -
         return torch.export.export(module, (torch.zeros(batch, *shape),), dynamic_shapes=dynamic)
     except Exception:  # the second try, with a fixed batch, tells what is really wrong
         return None
+
+
+def _any_layout(module: fx.GraphModule) -> fx.GraphModule:
+    """Let views be of tensors in any memory layout: a TFLite graph feeds the network images that lie channels last."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target is aten.view.default:
+            node.target = aten.reshape.default
+    return module
 
 
 def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
