@@ -15,8 +15,9 @@ from rich.console import Console
 
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.listings import AsJson, criteria, devices_app, models
 from edgeprune.request import DEFAULT_RATIO, DEMO, Request, parse_budget, parse_numbers, parse_settings, parse_shape
-from edgeprune.terminal import Talk, print_json, print_plan, print_rows, table
+from edgeprune.terminal import Talk, print_description, print_json, print_plan
 
 app = typer.Typer(
     name="edgeprune",
@@ -27,14 +28,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-devices_app = typer.Typer(help="The boards edgeprune knows.", invoke_without_command=True)
-app.add_typer(devices_app, name="devices")
 
 _INTERRUPTED = 130
 _CLEAN_UP_SECONDS = 10.0
 """How long a run may take to clean up after Ctrl-C: ending a worker that does not listen takes five."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
+_MODEL = "A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
+Weights = Annotated[Path | None, typer.Option(help="Safetensors or a plain state dict.")]
+InputShape = Annotated[str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x224x224.")]
+Scope = Annotated[str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")]
 
 
 def main() -> NoReturn:
@@ -111,20 +113,13 @@ def _root(
 
 @app.command()
 def compress(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
-        ),
-    ] = DEMO,
+    model: Annotated[str, typer.Argument(help=_MODEL)] = DEMO,
     target: Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")] = "rpi4",
-    weights: Annotated[Path | None, typer.Option(help="Safetensors or a plain state dict.")] = None,
+    weights: Weights = None,
     data: Annotated[
         str | None, typer.Option(help="Images: folder, tar, .npz, or path/file.py:function. Labels are optional.")
     ] = None,
-    input_shape: Annotated[
-        str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x224x224.")
-    ] = None,
+    input_shape: InputShape = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels scaled to 0..1, e.g. 0.485,0.456,0.406.")
     ] = None,
@@ -139,9 +134,7 @@ def compress(
         typer.Option(help=f"Share of filters to remove in each layer that is cut. [default: {DEFAULT_RATIO}]"),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
-    scope: Annotated[
-        str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")
-    ] = "inner",
+    scope: Scope = "inner",
     formats: Annotated[
         str | None, typer.Option(help="Files to write, e.g. onnx,tflite. [default: all that can be]")
     ] = None,
@@ -231,70 +224,33 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: 
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """The networks that come with edgeprune."""
-    from edgeprune.cards import known_models
+def inspect(
+    model: Annotated[str, typer.Argument(help=_MODEL)],
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    scope: Scope = "inner",
+    as_json: AsJson = False,
+    as_dot: Annotated[bool, typer.Option("--dot", help="Print a drawing for Graphviz instead.")] = False,
+) -> None:
+    """Say which filters could go, which go together, and what stays whole and why.
 
-    cards = known_models().values()
-    rows = [
-        {"name": c.name, "input": "x".join(map(str, c.input.shape)), "classes": c.classes, "title": c.title}
-        for c in cards
-    ]
-    print_rows("models", rows, as_json)
+    Needs neither images nor weights.
+    """
+    request = Request(model=model, weights=weights, input_shape=parse_shape(input_shape), scope=scope)  # type: ignore[arg-type]
+    request.check()
+    if as_json and as_dot:
+        raise UsageError("--json and --dot exclude each other", fix="Give one of them.")
+    from edgeprune.inspection import inspect as run
+    from edgeprune.prune.dot import digraph
 
-
-@app.command()
-def criteria(as_json: AsJson = False) -> None:
-    """The ways to rank filters, and their settings."""
-    from edgeprune.criteria import CRITERIA, configure
-
-    known = [configure(name) for name in CRITERIA.table()]
-    rows = [
-        {"name": c.name, "settings": dict(c.settings), "title": (c.function.__doc__ or "").splitlines()[0]}
-        for c in known
-    ]
-    print_rows("criteria", rows, as_json)
-
-
-@devices_app.callback()
-def devices(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the boards; `edgeprune devices show NAME` prints one with its facts and their sources."""
-    if context.invoked_subcommand:
-        return
-    from edgeprune.target import known_targets, load_target
-
-    targets = [load_target(name) for name in known_targets()]
-    rows = [
-        {
-            "name": t.name,
-            "arch": t.arch,
-            "cores": t.cores,
-            "channel_multiple": t.channel_multiple,
-            "formats": ",".join(t.formats),
-            "title": t.title,
-        }
-        for t in targets
-    ]
-    print_rows("devices", rows, as_json)
+    with redirect_stdout(sys.stderr):
+        description = run(request, Talk())
+    if as_dot:
+        print(digraph(description))
+    else:
+        print_description(description.to_json(), as_json)
 
 
-@devices_app.command()
-def show(name: Annotated[str, typer.Argument(help="A board, or a TOML file.")], as_json: AsJson = False) -> None:
-    """Print one board: what it is, what to beware of, and where each fact is from."""
-    from edgeprune.target import load_target
-
-    target = load_target(name)
-    if as_json:
-        print_json({"schema": 1, **target.to_json()})
-        return
-    console = Console(highlight=False)
-    console.print(f"[bold]{target.name}[/]  {target.title}")
-    console.print(
-        f"{target.arch}, {target.cores} cores, channels in multiples of {target.channel_multiple}, "
-        f"formats {', '.join(target.formats)}"
-    )
-    for warning in target.warnings:
-        console.print(f"beware: {warning}", style="yellow")
-    console.print(
-        table([{"fact": key, "value": str(fact.value), "source": fact.source} for key, fact in target.facts.items()])
-    )
+app.command()(models)
+app.command()(criteria)
+app.add_typer(devices_app, name="devices")

@@ -18,6 +18,9 @@ from rich.table import Table
 from edgeprune.errors import EdgepruneError
 from edgeprune.progress import Tick
 
+_NAMES_SHOWN = 3
+"""Of the layers tied in one space or reading it; all are in the JSON document."""
+
 
 class Talk:
     """A `edgeprune.journal.Listener` on stderr: a bar for the running stage, a line for each finished one."""
@@ -83,6 +86,46 @@ def print_plan(plan: Mapping[str, Any], whole: Mapping[str, str], as_json: bool)
     console.print(table(rows))
     asked = ", ".join(f"--{name} {value}" for name, value in plan["asked"].items())
     console.print(f"{plan['reached']['macs']:.1%} of the MACs would stay (asked: {asked}). Nothing was written.")
+
+
+def print_description(description: Mapping[str, Any], as_json: bool) -> None:
+    """Print a model's channel spaces and what may be cut, or the JSON document of an `edgeprune.prune.describe`."""
+    if as_json:
+        print_json(description)
+        return
+    spaces, cost = description["spaces"], description["cost"]
+    console = Console(highlight=False)
+    console.print(
+        f"{escape(description['model'])}, {'x'.join(map(str, description['input']))}: {cost['macs']:,} MACs, "
+        f"{cost['parameters']:,} parameters, {cost['peak_activation_bytes']:,} bytes of fp32 activations at the peak"
+    )
+    rows = [
+        {
+            "space, made by": _few(space["producers"]),
+            "filters": space["filters"],
+            "MACs": f"{space['macs_share']:.1%}",
+            "read by": _few(space["consumers"]),
+            "left whole because": space["left_whole"],
+        }
+        for space in spaces
+    ]
+    console.print(table(rows))
+    whole = sum(bool(space["left_whole"]) for space in spaces)
+    console.print(
+        f"{description['free']:,} of {description['filters']:,} filters are free in {_spaces(len(spaces) - whole)} "
+        f"({description['free_macs_share']:.1%} of the MACs make or read them); "
+        f"{_spaces(whole)} {'is' if whole == 1 else 'are'} left whole."
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names one below the other; of many, the first ones."""
+    hidden = len(names) - _NAMES_SHOWN
+    return "\n".join(names if hidden <= 1 else [*names[:_NAMES_SHOWN], f"and {hidden} more"])
+
+
+def _spaces(count: int) -> str:
+    return "1 space" if count == 1 else f"{count:,} spaces"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -75,7 +75,7 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
     if not spaces:
         raise BudgetError(
             "no channel space of this model may be cut",
-            fix="Try --scope all; the report of --dry-run names each space's reason.",
+            fix="Try --scope all; `edgeprune inspect` names each space's reason.",
         )
     sizes = {space.name: space.size for space in spaces}
     steps = {name: _allowed(size, multiple) for name, size in sizes.items()}
