@@ -72,11 +72,12 @@ class Layer:
         name: module path.
         node: the operator in the program.
         source: the node whose value it reads.
-        weight: name of the stored weight [out, in / groups, ...].
+        weight: name of the stored weight [out, in / groups, ...]; [in, out, ...] in a transposed convolution.
         bias: name of the stored bias, empty if none.
         unit_macs: MACs of one (output channel, input channel) pair for one image: output positions times kernel taps.
         outputs: channel of each output.
         inputs: channel of each input that one output reads; a depthwise layer reads one, which is `FIXED` here.
+        output_axis: the axis of the weight that its outputs lie on: 0, or 1 in a transposed convolution.
     """
 
     name: str
@@ -87,6 +88,12 @@ class Layer:
     unit_macs: int
     outputs: Labels
     inputs: Labels
+    output_axis: int = 0
+
+    @property
+    def input_axis(self) -> int:
+        """The axis of the weight that its inputs lie on."""
+        return 1 - self.output_axis
 
 
 @dataclass(frozen=True, eq=False)

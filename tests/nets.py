@@ -7,7 +7,7 @@ removed filter give it no weight (`ignoring`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -41,12 +41,12 @@ class Traced:
 def with_statistics(module: nn.Module) -> nn.Module:
     """The module in eval mode, with normalisations that are nothing like the identity; in place."""
     for norm in module.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+        if isinstance(norm, nn.modules.batchnorm._NormBase) and norm.track_running_stats:
             nn.init.uniform_(norm.running_mean, -0.5, 0.5)
             nn.init.uniform_(norm.running_var, 0.5, 2)
-            if norm.affine:
-                nn.init.uniform_(norm.weight, 0.5, 1.5)
-                nn.init.uniform_(norm.bias, -0.5, 0.5)
+        if isinstance(norm, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm) and norm.weight is not None:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
     return module.eval()
 
 
@@ -110,21 +110,27 @@ def plan_of(channel_map: ChannelMap, keep: Keep) -> PruningPlan:
 
 def silenced(found: Traced, keep: Keep) -> nn.Module:
     """The uncut network with every number of a removed filter set to zero."""
-    return _zeroed(found, keep, axes=(0, 1, 2, 3))
+    return _zeroed(found, keep, axes=lambda tensor: (0, 1, 2, 3))
 
 
 def ignoring(found: Traced, keep: Keep) -> nn.Module:
     """The uncut network, whose layers give no weight to removed filters that they read."""
-    return _zeroed(found, keep, axes=(1,))
+    turned = {
+        f"{name}.weight"
+        for name, layer in found.model.module.named_modules()
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd)
+    }
+    state = found.model.module.state_dict()
+    return _zeroed(found, keep, axes=lambda name: () if state[name].ndim == 1 else (0,) if name in turned else (1,))
 
 
-def _zeroed(found: Traced, keep: Keep, axes: tuple[int, ...]) -> nn.Module:
+def _zeroed(found: Traced, keep: Keep, axes: Callable[[str], tuple[int, ...]]) -> nn.Module:
     alive = found.channel_map.alive(keep)
     tensors = all_tensors(found.model.module)
     changed: dict[str, Tensor] = {}
     for slot in found.channel_map.slots:
         tensor = changed.get(slot.tensor, tensors[slot.tensor].detach())
-        if slot.axis in axes and (tensor.ndim > 1 or axes != (1,)):
+        if slot.axis in axes(slot.tensor):
             gone = [i for i, channel in enumerate(slot.channels) if channel != FIXED and not alive[channel]]
             tensor = tensor.index_fill(slot.axis, torch.tensor(gone, dtype=torch.long), 0.0)
             for name, other in tensors.items():
@@ -293,9 +299,13 @@ def assert_attributes_are_true(module: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d):
             per_group = layer.in_channels // layer.groups
             assert tuple(layer.weight.shape) == (layer.out_channels, per_group, *layer.kernel_size)
+        elif isinstance(layer, nn.ConvTranspose2d):
+            per_group = layer.out_channels // layer.groups
+            assert tuple(layer.weight.shape) == (layer.in_channels, per_group, *layer.kernel_size)
         elif isinstance(layer, nn.Linear):
             assert tuple(layer.weight.shape) == (layer.out_features, layer.in_features)
-        elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            assert tuple(layer.running_mean.shape) == (layer.num_features,)
+        elif isinstance(layer, nn.modules.batchnorm._NormBase):
+            for tensor in (layer.running_mean, layer.weight):
+                assert tensor is None or tuple(tensor.shape) == (layer.num_features,)
         elif isinstance(layer, nn.PReLU):
             assert layer.weight.numel() == layer.num_parameters

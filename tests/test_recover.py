@@ -413,3 +413,23 @@ def test_the_constant_is_not_held_back():
     y = torch.full((60, 1), 50.0) + torch.randn(60, 1)
     weight, _ = solve(sums_of(x[:40], y[:40]), sums_of(x[40:], y[40:]), torch.zeros(4, 1, dtype=torch.float64), free=1)
     assert float(weight[3]) == pytest.approx(50, abs=1)
+
+
+def test_a_transposed_convolution_is_left_as_cut_and_what_reads_it_is_refitted():
+    class Upward(Plain):
+        def __init__(self):
+            super().__init__()
+            self.up, self.up_norm = nn.ConvTranspose2d(8, 7, 2, stride=2), nn.BatchNorm2d(7)
+            self.second = nn.Conv2d(7, 6, 3)
+
+        def forward(self, x):
+            x = F.relu(self.up_norm(self.up(F.relu(self.norm(self.first(x))))))
+            return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+    found = found_in(Upward)
+    cut, model, refits = recovered(found, {"first": (0, 2, 3, 5, 7), "up": (0, 1, 4, 6)}, norms=True)
+    assert [refit.layer for refit in refits] == ["second"]
+    assert torch.equal(model.module.up.weight, cut.pruned.module.up.weight)
+    images = noise(found.model, 8, 99)
+    wanted = run(found.model.module, images)
+    assert difference(run(model.module, images), wanted) < difference(run(cut.pruned.module, images), wanted)

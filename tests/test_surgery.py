@@ -189,6 +189,17 @@ def test_a_forward_pass_that_calculates_with_its_width_is_refused_not_cut_wrongl
     assert cut(found, {"second": (0, 1, 2)}).module.second.out_channels == 3
 
 
+def test_a_cut_that_leaves_no_number_is_refused():
+    class Dividing(Plain):
+        def forward(self, x):
+            x = self.first(x)
+            return self.head(torch.relu(self.second(x / (x.shape[1] - 5))).mean((2, 3)))
+
+    found = found_in(Dividing)
+    with pytest.raises(ModelError, match="does not compute"):
+        cut(found, {"first": (0, 1, 2, 3, 4)})
+
+
 def test_the_oracle_can_fail():
     """A cut network whose weights are a little off does not pass."""
     found = found_in(Plain)

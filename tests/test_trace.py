@@ -145,7 +145,7 @@ def test_layers_that_share_a_module_have_names_of_their_own():
 def test_a_filter_that_weighs_all_positions_does_not_tie_the_channels_together():
     found = found_in(Tokens)
     assert found.channel_map.space("patch").size == 8
-    assert reasons(found)["look"] == "one filter that all channels meet"
+    assert reasons(found)["look"].startswith("one filter that all channels meet (")
 
 
 @pytest.mark.parametrize(
@@ -282,15 +282,15 @@ class Unpooled(Plain):
 @pytest.mark.parametrize(
     ("network", "space", "reason", "others"),
     [
-        (Chunked, "first", "operator split is not supported", ["second"]),
-        (Sliced, "first", "operator slice is used in a way that is not supported", ["second"]),
-        (Shuffled, "first", "is used in a way that is not supported", ["second"]),
-        (Grouped, "first", "read by a grouped convolution (second)", ["third"]),
-        (Grouped, "second", "made by a grouped convolution (second)", ["third"]),
+        (Chunked, "first", "split along channels by operator split (", ["second"]),
+        (Sliced, "first", "split along channels by operator slice (", ["second"]),
+        (Shuffled, "first", "channels split over several axes by operator reshape (", ["second"]),
+        (Grouped, "first", "read by a grouped convolution, 2 groups of 4 (second: conv2d_1)", ["third"]),
+        (Grouped, "second", "made by a grouped convolution, 2 groups of 4 (second: conv2d_1)", ["third"]),
         (Padded, "first", "padded with constant channels", ["second"]),
-        (Normed, "first", "operator group_norm is not supported (norm:", ["second"]),
-        (Softened, "first", "operator softmax is not supported", ["second"]),
-        (Averaged, "first", "operator mean is used in a way that is not supported", ["second"]),
+        (Normed, "first", "normalised in groups by operator group_norm (norm:", ["second"]),
+        (Softened, "first", "normalised over channels by operator softmax (", ["second"]),
+        (Averaged, "first", "reduced over channels by operator mean (", ["second"]),
         (Weighed, "first", "meets a tensor whose channels cannot be cut", ["second"]),
         (Standardised, "first", "operator conv2d is used in a way that is not supported", []),
         (Peeking, "first", "first.weight is used twice in different ways", ["second"]),

@@ -61,7 +61,7 @@ class Scorer:
         for layer in self._map.layers:
             mine = (layer.outputs >= space.first) & (layer.outputs < space.first + space.size)
             if mine.any() and layer.name in space.producers:
-                rows = self._state[layer.weight].detach().float().flatten(1)
+                rows = self._state[layer.weight].detach().float().transpose(0, layer.output_axis).flatten(1)
                 part = rows.new_zeros(space.size, rows.shape[1])
                 part[torch.from_numpy(layer.outputs[mine] - space.first)] = rows[torch.from_numpy(np.flatnonzero(mine))]
                 parts.append(part)

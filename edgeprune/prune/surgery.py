@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -55,7 +56,7 @@ def _ignoring(module: nn.Module, channel_map: ChannelMap, alive: NDArray[np.bool
         gone = np.setdiff1d(np.arange(len(layer.inputs)), kept_indices(layer.inputs, alive))
         if len(gone):
             weight = ignoring.get(layer.weight, tensors[layer.weight].detach())
-            ignoring[layer.weight] = weight.index_fill(1, torch.from_numpy(gone).to(weight.device), 0)
+            ignoring[layer.weight] = weight.index_fill(layer.input_axis, torch.from_numpy(gone).to(weight.device), 0)
     return with_tensors(module, _all_names(ignoring, tensors))
 
 
@@ -104,13 +105,23 @@ def _check(pruned: Model, ignoring: Model) -> None:
                 fix="Replace the number by the tensor's own size, for example x.flatten(1) or x.view(x.size(0), -1).",
             ) from error
     for one, other in zip(found, wanted, strict=True):
-        difference, size = float((one - other).abs().max()), float(other.abs().max())
+        difference, size = _difference(one, other), float(_finite(other).abs().max())
         if difference > _TOLERANCE * size:
             raise ModelError(
                 "the cut model does not compute what the uncut one computes without the removed filters",
                 where=f"outputs of up to {size:.3g} differ by up to {difference:.3g}",
                 fix="Its forward calculates with its width, for example x / x.shape[1]; write the number down.",
             )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference; infinite where one is a number and the other is not, which no comparison would show."""
+    unlike = bool((one.isfinite() != other.isfinite()).any())
+    return math.inf if unlike else float((_finite(one) - _finite(other)).abs().max())
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return torch.where(tensor.isfinite(), tensor, 0.0)
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -12,7 +12,7 @@ from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Slot, Space
 from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import fixed, on_axis
 from edgeprune.prune.operators import ACTIVATIONS, IDENTITIES, POOLS, REDUCTIONS, RULES, VIEWS
-from edgeprune.prune.tracer import Tracer, layer_name
+from edgeprune.prune.tracer import LayerRow, Tracer, layer_name
 
 _AFTER_ACTIVATION = IDENTITIES | POOLS | REDUCTIONS | VIEWS
 
@@ -61,9 +61,7 @@ def _channel_map(tracer: Tracer) -> ChannelMap:
     def channels(labels: Labels) -> Labels:
         return table[labels]
 
-    layers = tuple(
-        _layer(tracer, row.node, row.unit_macs, channels(row.outputs), channels(row.inputs)) for row in tracer.layers
-    )
+    layers = tuple(_layer(tracer, row, channels(row.outputs), channels(row.inputs)) for row in tracer.layers)
     flat = {
         name: on_axis(labels, 1, tracer.program.shapes[name][1])
         for name, labels in tracer.found.items()
@@ -109,12 +107,23 @@ def _spaces(tracer: Tracer, roots: Labels) -> list[Labels]:
     return [np.array(atoms, dtype=np.int64) for _, atoms in sorted(gathered.items())]
 
 
-def _layer(tracer: Tracer, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels) -> Layer:
+def _layer(tracer: Tracer, row: LayerRow, outputs: Labels, inputs: Labels) -> Layer:
+    node = row.node
     bias = tracer.stored(tracer.argument(node, 2, "bias"))
     source, weight = node.args[0], tracer.stored(node.args[1])
     assert isinstance(source, fx.Node)
     assert weight is not None
-    return Layer(layer_name(weight), node.name, source.name, weight, bias or "", unit_macs, outputs, inputs)
+    return Layer(
+        name=layer_name(weight),
+        node=node.name,
+        source=source.name,
+        weight=weight,
+        bias=bias or "",
+        unit_macs=row.unit_macs,
+        outputs=outputs,
+        inputs=inputs,
+        output_axis=row.output_axis,
+    )
 
 
 def _space(

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from edgeprune.channels import FIXED, Labels
-from edgeprune.program import Program, layer_of
+from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import Ties, fixed, on_axis, varying
 
 
@@ -26,6 +27,7 @@ class LayerRow:
     unit_macs: int
     outputs: Labels
     inputs: Labels
+    output_axis: int
 
 
 @dataclass
@@ -64,6 +66,23 @@ class Tracer:
         """An argument given by place or by name; None if not given."""
         return node.args[place] if len(node.args) > place else node.kwargs.get(name)
 
+    def given(self, node: fx.Node, name: str) -> Any:
+        """An argument by the name that the operator's own signature gives it; its default if not given."""
+        arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
+        for place, argument in enumerate(arguments):
+            if argument.name == name:
+                return node.args[place] if len(node.args) > place else node.kwargs.get(name, argument.default_value)
+        return None
+
+    def axis(self, node: fx.Node) -> int:
+        """The axis, counted from the front, that an operator's argument `dim` names in what it reads first."""
+        return int(self.given(node, "dim")) % len(self.shape(node.args[0]))
+
+    def module_kind(self, node: fx.Node) -> str:
+        """Class name of the module a node comes from; empty where it comes from none."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        return str(getattr(stack[-1][1], "__name__", stack[-1][1])).rpartition(".")[2] if stack else ""
+
     def stored(self, node: Any) -> str | None:
         """Name of the stored tensor a node stands for; None if it is computed or absent."""
         return self.program.stored.get(node.name) if isinstance(node, fx.Node) else None
@@ -75,6 +94,12 @@ class Tracer:
     def channels(self, node: Any, axis: int) -> Labels | None:
         """The filter of each index of one axis, or None if another axis carries channels too."""
         return on_axis(self.labels(node), axis, self.shape(node)[axis])
+
+    def carries(self, node: Any, axis: int) -> bool:
+        """Whether an axis of a node's value carries channels, or may: a single one lies on no axis for certain."""
+        labels = self.labels(node)
+        single = labels.size == 1 and self.shape(node)[axis] == 1
+        return labels.shape[axis] > 1 or (single and bool((labels != FIXED).all()))
 
     def filters(self, weight: str, count: int) -> Labels:
         """New filters, made by the layer that holds `weight`."""
@@ -119,9 +144,18 @@ class Tracer:
         for atom in np.unique(labels[labels != FIXED]).tolist():
             self.reasons.setdefault(atom, reason)
 
-    def layer_row(self, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels) -> None:
+    def refuse(self, node: fx.Node, why: str) -> Labels | None:
+        """Protect all channels that a node reads, saying what becomes of them there; what a rule then returns."""
+        reason = f"{why} by operator {operator_of(node)} ({self.layer(node)}: {node.name})"
+        for argument in node.all_input_nodes:
+            self.protect(self.labels(argument), reason)
+        return None
+
+    def layer_row(
+        self, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels, *, output_axis: int = 0
+    ) -> None:
         """Note a layer for counting."""
-        self.layers.append(LayerRow(node, unit_macs, outputs, inputs))
+        self.layers.append(LayerRow(node, unit_macs, outputs, inputs, output_axis))
 
     def operand(self, node: Any, ndim: int) -> Labels:
         """Labels of an operand, with leading axes added as broadcasting does."""

@@ -11,6 +11,17 @@ from torch.nn import functional as F
 
 SIDE = 5
 SHAPE = (3, SIDE, SIDE)
+STEPS = {
+    "softmax": lambda x: F.softmax(x.flatten(2), -1).view_as(x) * SIDE,
+    "flip": lambda x: x.flip(2).roll(1, -1),
+    "split": lambda x: torch.cat([*x.split([2, 3], 3)][::-1], 3) + x.unbind(2)[3].unsqueeze(2),
+    "deviation": lambda x: x * torch.sigmoid(x.std((2, 3), keepdim=True)),
+    "resize": lambda x: F.adaptive_max_pool2d(F.interpolate(x, scale_factor=2.0, mode="bilinear"), SIDE),
+    "group norm": lambda x: F.group_norm(x, 1),
+    "mask": lambda x: x * (x > x.amax((2, 3), keepdim=True) / 2),
+}
+"""Steps without numbers of their own; each returns a map as wide as it takes."""
+
 OPERATORS = (
     "conv",
     "conv",
@@ -28,6 +39,10 @@ OPERATORS = (
     "scale",
     "pool",
     "pad",
+    "transposed",
+    "instance norm",
+    "row norm",
+    *STEPS,
 )
 ENDINGS = ("mean", "flatten", "hidden")
 
@@ -75,6 +90,12 @@ class Drawn(nn.Module):
             return nn.Conv2d(c, c * multiplier, 3, padding=1, groups=c, bias=bias), c * multiplier
         if step.operator == "again":
             return nn.Conv2d(c, c, 3, padding=2, dilation=2), c
+        if step.operator == "transposed":
+            return nn.ConvTranspose2d(c, step.width, 3, padding=1, bias=bias), step.width
+        if step.operator == "instance norm":  # eps: no rounding of a flat map is blown up
+            return nn.InstanceNorm2d(c, eps=0.1, affine=True, track_running_stats=bias), c
+        if step.operator == "row norm":
+            return nn.LayerNorm((SIDE, SIDE)[bias:], eps=0.1), c
         if step.operator == "norm":
             return nn.BatchNorm2d(c, affine=bias), c
         if step.operator == "prelu":
@@ -103,6 +124,8 @@ class Drawn(nn.Module):
         return self.head(self.hidden(x) if self.ending == "hidden" else x)
 
     def _step(self, step: Step, layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+        if step.operator in STEPS:
+            return STEPS[step.operator](x)
         if step.operator == "again":
             return layer(F.relu(layer(x)))
         if step.operator == "relu":
