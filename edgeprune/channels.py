@@ -34,6 +34,7 @@ class Space:
         producers: layers whose filters these are; several where an addition or multiplication ties them.
         consumers: layers that mix these channels.
         protected: why the space must stay whole; empty if it may be cut.
+        residual: filters of several layers are added to each other, as in a residual stream; a gate only multiplies.
         linear: no activation between the filters and the layers that read them (the bottleneck of MobileNet-V2).
         after: node whose value shows the feature maps after normalisation and activation, before pooling.
         before: the same before the activation.
@@ -45,14 +46,10 @@ class Space:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     protected: str = ""
+    residual: bool = False
     linear: bool = False
     after: str = ""
     before: str = ""
-
-    @property
-    def coupled(self) -> bool:
-        """Whether several layers must agree on which filters go."""
-        return len(self.producers) > 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from nets import (
     traced,
     zoo,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.channels import FIXED
@@ -81,9 +81,9 @@ def test_an_addition_ties_its_two_sides():
     found = found_in(Residual)
     shared = found.channel_map.space("stem")
     assert shared.producers == ("stem", "conv2")
-    assert shared.coupled
+    assert shared.residual
     assert slots(found)["stem.weight", 0] == slots(found)["conv2.weight", 0]
-    assert not found.channel_map.space("conv1").coupled
+    assert not found.channel_map.space("conv1").residual
 
 
 def test_depthwise_convolutions_and_gates_pass_channels_on():
@@ -407,3 +407,29 @@ def test_the_cost_of_the_larger_networks_is_the_published_one(name, macs, parame
     found = traced(zoo(name))
     counted = cost(found.program, found.channel_map, found.model.module)
     assert (counted.macs, counted.parameters) == (macs, parameters)
+
+
+class Gated(nn.Module):
+    """Squeeze and excite in a residual block: the last layer of the gate has the width of what it gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.squeeze, self.excite = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+        self.narrow, self.fc = nn.Conv2d(16, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.wide(x)
+        y = y * self.excite(self.squeeze(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return self.fc((x + self.narrow(y)).relu().mean((2, 3)))
+
+
+def test_a_gate_ties_widths_but_is_no_residual_sum_so_the_gated_width_is_cut():
+    channel_map = found_in(Gated).channel_map
+    wide = channel_map.space("wide")
+    assert wide.producers == ("wide", "excite")
+    assert not wide.residual
+    assert not wide.linear
+    assert channel_map.space("stem").residual
+    assert set(left_whole(channel_map)) == {"stem", "fc"}

@@ -51,7 +51,7 @@ def left_whole(channel_map: ChannelMap, scope: Scope = "inner") -> dict[str, str
 def _reason(space: Space, scope: Scope) -> str:
     if space.protected:
         return space.protected
-    if scope == "inner" and space.coupled:
+    if scope == "inner" and space.residual:
         return f"residual width, shared by {len(space.producers)} layers (cut with --scope all)"
     if scope == "inner" and space.linear:
         return "linear bottleneck, no activation follows (cut with --scope all)"

@@ -36,6 +36,7 @@ ARITHMETIC = frozenset(
 BINARY = frozenset(
     {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow", "gt", "ge", "lt", "le", "eq", "ne"}
 )
+SUMS = frozenset({"add", "sub", "rsub"})
 POOLS = frozenset(
     {f"{kind}_pool{d}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)}
     | {f"max_pool{d}d_with_indices" for d in (2, 3)}
@@ -75,6 +76,8 @@ def binary(tracer: Tracer, node: fx.Node) -> Labels | None:
             tracer.protect(
                 mine[alone], f"meets a tensor whose channels cannot be cut ({tracer.layer(node)}: {node.name})"
             )
+    if operator_of(node) in SUMS:
+        tracer.sums.update(np.unique(np.concatenate([side[(a != FIXED) & (b != FIXED) & (a != b)] for side in (a, b)])))
     tracer.tie(a, b)
     return np.where(a == FIXED, b, a)
 

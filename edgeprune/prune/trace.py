@@ -11,7 +11,7 @@ from torch import fx
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Slot, Space
 from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import fixed, on_axis
-from edgeprune.prune.operators import ACTIVATIONS, IDENTITIES, POOLS, REDUCTIONS, RULES, VIEWS
+from edgeprune.prune.operators import ACTIVATIONS, CONVOLUTIONS, IDENTITIES, POOLS, REDUCTIONS, RULES, TRANSPOSED, VIEWS
 from edgeprune.prune.tracer import LayerRow, Tracer, layer_name
 
 _AFTER_ACTIVATION = IDENTITIES | POOLS | REDUCTIONS | VIEWS
@@ -142,10 +142,26 @@ def _space(
         producers=producers,
         consumers=tuple(dict.fromkeys(layer.name for layer in consumers)),
         protected=reason or ("" if consumers else "no layer reads it"),
-        linear=bool(after) and after == before,
+        residual=not tracer.sums.isdisjoint(atoms.tolist()),
+        linear=bool(consumers) and all(_is_linear(tracer.program, layer.source) for layer in consumers),
         after=after,
         before=before,
     )
+
+
+def _is_linear(program: Program, name: str) -> bool:
+    """Whether a node's value comes from its layers without an activation or a gate on the way."""
+    waiting = [node for node in program.nodes if node.name == name]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if operator_of(node) in ACTIVATIONS or operator_of(node) == "mul":
+            return False
+        if operator_of(node) not in CONVOLUTIONS | TRANSPOSED | {"linear"}:
+            new = [source for source in node.all_input_nodes if source.op == "call_function" and source not in seen]
+            seen.update(new)
+            waiting += new
+    return True
 
 
 def _tied(tracer: Tracer, atoms: Labels) -> set[int]:

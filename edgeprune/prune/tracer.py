@@ -42,6 +42,7 @@ class Tracer:
         reasons: filter -> why it is protected.
         producers: first filter -> (layer, count), in the order met.
         layers: rows for counting.
+        sums: filters that are added to filters of another layer.
         noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
 
@@ -52,6 +53,7 @@ class Tracer:
     reasons: dict[int, str] = field(default_factory=dict)
     producers: dict[int, tuple[str, int]] = field(default_factory=dict)
     layers: list[LayerRow] = field(default_factory=list)
+    sums: set[int] = field(default_factory=set)
     noted: set[tuple[str, int]] = field(default_factory=set)
 
     def shape(self, node: Any) -> tuple[int, ...]:
