@@ -33,6 +33,9 @@ Step = Callable[[Tensor], Tensor]
 FILTERS = 8
 
 
+pytestmark = pytest.mark.slow  # a trace for each operator; tests/properties mixes them in the fast set
+
+
 class Between(nn.Module):
     """A convolution, a layer and a step to be followed, and a convolution that reads what comes out."""
 
