@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all check train-demo wheel clean
+.PHONY: demo test test-all zoo check train-demo wheel clean
 
 demo: $(STAMP)  ## prune, recover, export, verify, bench and report the demo network
 	$(BIN)/edgeprune compress --target rpi4 --overwrite
@@ -14,6 +14,10 @@ test: $(STAMP)  ## the fast tests
 
 test-all: $(STAMP)  ## every test that can run here
 	$(BIN)/python -m pytest -q
+
+zoo: $(STAMP)  ## prune every network of torchvision and many of timm (an hour); they stay in .venv afterwards
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
+	$(BIN)/python -m pytest -m zoo -q
 
 check: $(STAMP)  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 Every filter that may go has a number, a *channel*. A channel belongs to one *space*: the filters that one decision is
 about. Each axis of a stored tensor that carries channels is a *slot*: for every index of the axis, the channel it
-belongs to, or `FIXED`. Cutting is then one index-select per slot.
+belongs to, or `FIXED`. Cutting is then one selection per slot.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class Space:
         linear: no activation between the filters and the layers that read them (the bottleneck of MobileNet-V2).
         after: node whose value shows the feature maps after normalisation and activation, before pooling.
         before: the same before the activation.
+        cells: for each filter the number of its cell; equally many filters must stay in every cell (the groups of a
+            grouped convolution). Empty if any number may stay anywhere.
+        parts: sets of filters (indices in the space) of which at least one must stay.
+        repeat: how many channels of its narrowest producer one filter stands for; more than one where filters of a
+            layer are tied to each other, as by a channel shuffle.
     """
 
     name: str
@@ -50,15 +55,44 @@ class Space:
     linear: bool = False
     after: str = ""
     before: str = ""
+    cells: tuple[int, ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
+    repeat: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One axis of a stored tensor, and the channel of each of its indices (`FIXED` where none)."""
+    """What one axis of a stored tensor carries.
+
+    Attributes:
+        tensor: its name.
+        axis: the axis along which elements go.
+        labels: the channel of each element (`FIXED` where none), broadcast against the tensor. It changes along `axis`
+            and, in a grouped convolution, whose groups read different channels, also along the axis of its outputs.
+    """
 
     tensor: str
     axis: int
-    channels: Labels
+    labels: Labels
+
+    @property
+    def channels(self) -> Labels:
+        """The labels along `axis`, of the first group where groups differ: int64 [length of the axis]."""
+        first = self.labels[tuple(slice(None) if axis == self.axis else 0 for axis in range(self.labels.ndim))]
+        return np.atleast_1d(first)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A constant by which a forward pass chooses channels, as `x[:, [2, 0, 1]]` does.
+
+    Attributes:
+        constant: the placeholder of the constant, int64 [chosen].
+        labels: the channels that it chooses from, one for each index.
+    """
+
+    constant: str
+    labels: Labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +107,9 @@ class Layer:
         bias: name of the stored bias, empty if none.
         unit_macs: MACs of one (output channel, input channel) pair for one image: output positions times kernel taps.
         outputs: channel of each output.
-        inputs: channel of each input that one output reads; a depthwise layer reads one, which is `FIXED` here.
+        inputs: channel of each input; a depthwise layer reads one each, which is `FIXED` here.
         output_axis: the axis of the weight that its outputs lie on: 0, or 1 in a transposed convolution.
+        groups: in how many groups inputs are read; each output reads those of one group. 1 for a depthwise layer.
     """
 
     name: str
@@ -86,6 +121,11 @@ class Layer:
     outputs: Labels
     inputs: Labels
     output_axis: int = 0
+    groups: int = 1
+
+    def macs(self, outputs: float, inputs: float) -> float:
+        """MACs for one image, if it has so many outputs and inputs."""
+        return self.unit_macs * outputs * inputs / self.groups
 
     @property
     def input_axis(self) -> int:
@@ -101,8 +141,10 @@ class ChannelMap:
         spaces: all spaces, protected ones included, in the order of the network.
         slots: every stored axis that carries channels, one per (tensor, axis).
         layers: convolutions and linear layers, in the order they run.
-        labels: node -> the channels along its axis 1, for nodes whose channels lie on that axis alone.
+        labels: node -> the channel of each element of its value, an array that broadcasts against it; only nodes whose
+            values have channels.
         shapes: stored tensor -> its uncut shape; parameters only.
+        choices: the constants whose values count channels.
     """
 
     spaces: tuple[Space, ...]
@@ -110,6 +152,7 @@ class ChannelMap:
     layers: tuple[Layer, ...]
     labels: Mapping[str, Labels]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -119,8 +162,8 @@ class ChannelMap:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the spaces and slots: equal for equal architectures, whatever the weights."""
-        spaces = [[space.name, space.first, space.size, bool(space.protected)] for space in self.spaces]
-        slots = [[slot.tensor, slot.axis, slot.channels.tolist()] for slot in self.slots]
+        spaces = [[space.name, space.first, space.size, bool(space.protected), space.cells] for space in self.spaces]
+        slots = [[slot.tensor, slot.axis, slot.labels.tolist()] for slot in self.slots]
         return sha256_of_json([spaces, slots])
 
     def space(self, name: str) -> Space:
@@ -142,6 +185,11 @@ class ChannelMap:
             alive[space.first : space.first + space.size] = False
             alive[[space.first + index for index in kept]] = True
         return alive
+
+
+def varying(labels: Labels) -> tuple[int, ...]:
+    """The axes along which labels change."""
+    return tuple(axis for axis, length in enumerate(labels.shape) if length > 1)
 
 
 def kept_indices(channels: Labels, alive: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from edgeprune.cards import Card, known_models
 from edgeprune.data import InputSpec
 from edgeprune.errors import EdgepruneError, ModelError, UsageError, WeightsError
 from edgeprune.files import read_json, sha256_of, write_json, writing
+from edgeprune.graph import GraphNetwork
+from edgeprune.graph_json import from_json, to_json
 from edgeprune.imports import user_code
 from edgeprune.resize import all_tensors, with_tensors
 from edgeprune.sources import build, source_file
@@ -31,13 +33,16 @@ class Model:
     """A network and what is known of it.
 
     Attributes:
-        module: the network, in eval mode, on the CPU; float32 [n, channels, height, width] to [n, classes].
+        module: the network, in eval mode, on the CPU; for `compress` it takes float32 [n, channels, height, width] to
+            [n, classes].
         input: what the network wants of an image.
         name: short, for people and folders ("mobilenet_v2").
         source: what rebuilds the network: a name from `models/`, "/abs/net.py:build", "pkg.mod:build",
             "torchvision:resnet18".
         plans: fingerprints of the plans that cut it, oldest first; empty if it is uncut.
         weights: the file its weights were read from; empty if they are as built (for most networks: random).
+        more_inputs: the shape of each further input, without the batch.
+        rewritten: why the network is a graph of operators in place of the user's own class; empty if it is the class.
     """
 
     module: nn.Module
@@ -46,6 +51,13 @@ class Model:
     source: str
     plans: tuple[str, ...] = ()
     weights: str = ""
+    more_inputs: tuple[tuple[int, ...], ...] = ()
+    rewritten: str = ""
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each input, without the batch, the images first."""
+        return (self.input.shape, *self.more_inputs)
 
 
 def load_model(
@@ -55,6 +67,8 @@ def load_model(
     input_shape: tuple[int, int, int] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    more_inputs: tuple[tuple[int, ...], ...] = (),
+    classifier: bool = True,
 ) -> Model:
     """Build a network, check that it runs, and load its weights. Nothing is downloaded.
 
@@ -64,10 +78,12 @@ def load_model(
         input_shape: (channels, height, width); needed for a network of the user's own.
         mean: per channel, of pixel values scaled to 0..1; by default the card's, ImageNet's for the zoos, else 0.
         std: the same; by default the card's, ImageNet's for the zoos, else 1.
+        more_inputs: the shape of each input after the images, without the batch.
+        classifier: whether to insist on a network that gives one [n, classes] tensor, as `compress` does.
 
     Raises:
         UsageError: no model has that name, its input size is not known, or the input's numbers do not fit together.
-        ModelError: the network cannot be built, does not take such an input, or does not give one [n, classes] tensor.
+        ModelError: the network cannot be built, does not take such an input, or does not give what is insisted on.
         WeightsError: the weights cannot be read, or are not those of this network.
         MissingExtraError: torchvision or timm is not installed.
     """
@@ -81,12 +97,15 @@ def load_model(
         mean or (known.mean if known else (0.0,) * shape[0]),
         std or (known.std if known else (1.0,) * shape[0]),
     )
+    model = Model(built.module, spec, built.name, built.source, more_inputs=more_inputs)
     # Before the weights are loaded: a lazy layer has no tensors until it has run once.
-    _check_runs(built.module, spec, built.source)
+    output = _run(model.module, model.input_shapes, model.source)
+    if classifier:
+        _check_logits(output, model)
     file = Path(weights) if weights else built.weights
     if file is not None:
         fit_weights(built.module, read_weights(file), file)
-    return Model(built.module, spec, built.name, built.source, weights=str(file or ""))
+    return replace(model, weights=str(file or ""))
 
 
 def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
@@ -94,6 +113,7 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
 
     Raises:
         OutputError: the folder cannot be written.
+        ModelError: the network is a graph that holds an operator which is not ATen's.
     """
     folder, tensors = Path(folder), all_tensors(model.module)
     first: dict[int, str] = {}
@@ -106,7 +126,8 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
             if name not in shared
         }
     )
-    file = source_file(model.source)
+    graph = to_json(model.module) if isinstance(model.module, GraphNetwork) else None
+    file = source_file(model.source) if graph is None else None  # a graph does without
     document = {
         "schema": SCHEMA,
         "name": model.name,
@@ -115,6 +136,8 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
         "input": model.input.to_json(),
         "plans": list(model.plans),
         "weights": model.weights,
+        "more_inputs": [list(shape) for shape in model.more_inputs],
+        "graph": graph,
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "shared": shared,
@@ -126,6 +149,8 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
 
 def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None = None) -> Model:
     """Rebuild a model that `save_model` wrote: the original class, with the saved tensors in it.
+
+    A network that was saved as a graph needs no class, and runs no code of the user's.
 
     Args:
         folder: where the two files are, for example a run folder.
@@ -141,44 +166,63 @@ def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None =
     path = folder / f"{stem}.json"
     document = _read_document(path)
     source = source or str(document["source"])
-    _check_source(source, document["source_sha256"])
-    spec = InputSpec.from_json(document["input"])
-    built = build(source)
-    _check_runs(built.module, spec, built.source)
+    spec, more_inputs = InputSpec.from_json(document["input"]), tuple(map(tuple, document["more_inputs"]))
+    module, source = _unfilled(document, (spec.shape, *more_inputs), source, path)
     stored = _read_tensors(folder / f"{stem}.safetensors", document["tensors_sha256"])
     stored |= {name: stored[first] for name, first in document["shared"].items() if first in stored}
-    _check_tensors(stored, document["tensors"], all_tensors(built.module), path)
-    module = with_tensors(built.module, stored)
-    _check_runs(module, spec, built.source)
-    return Model(module, spec, document["name"], built.source, tuple(document["plans"]), document["weights"])
+    _check_tensors(stored, document["tensors"], all_tensors(module), path)
+    module = with_tensors(module, stored)
+    _run(module, (spec.shape, *more_inputs), source)
+    plans = tuple(document["plans"])
+    return Model(module, spec, document["name"], source, plans, document["weights"], more_inputs)
 
 
-def _check_runs(module: nn.Module, spec: InputSpec, source: str) -> None:
-    size = "x".join(map(str, spec.shape))
-    noise = torch.randn(2, *spec.shape, generator=torch.Generator().manual_seed(0))
+def _unfilled(
+    document: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], source: str, path: Path
+) -> tuple[nn.Module, str]:
+    """The network that a document tells of, with other numbers in its tensors, and its source."""
+    if document["graph"] is not None:
+        try:
+            return from_json(document["graph"]), source
+        except ModelError as error:
+            raise ModelError(f"not a saved model: {error.what}", where=str(path), fix=error.fix) from error
+    _check_source(source, document["source_sha256"])
+    built = build(source)
+    _run(built.module, shapes, built.source)  # a lazy layer has no tensors until it has run once
+    return built.module, built.source
+
+
+def _run(module: nn.Module, shapes: Sequence[tuple[int, ...]], source: str) -> Any:
+    """What a network gives for two images of noise."""
+    size = ", ".join("x".join(map(str, shape)) for shape in shapes)
+    noise = [torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
     with user_code(source, "running the model", ModelError), torch.no_grad():
         try:
-            output = module(noise)
+            return module(*noise)
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             fix = "Is the size right? Another one is given by --input CxHxW."
             raise ModelError(f"the model does not take an input of {size}: {reason}", where=source, fix=fix) from error
+
+
+def _check_logits(output: Any, model: Model) -> None:
     if not isinstance(output, Tensor):
         what, fix = (
             f"the model gives a {type(output).__name__}, not one tensor",
             "Wrap it in one that returns the logits.",
         )
-        raise ModelError(what, where=source, fix=fix)
+        raise ModelError(what, where=model.source, fix=fix)
     if output.ndim != 2 or len(output) != 2 or not output.is_floating_point():
+        size = "x".join(map(str, model.input.shape))
         what = f"for two images of {size} the model gives {output.dtype} {list(output.shape)}, not float [2, classes]"
-        raise ModelError(what, where=source, fix="A classifier is wanted: one row of logits an image.")
+        raise ModelError(what, where=model.source, fix="A classifier is wanted: one row of logits an image.")
 
 
 def _read_document(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError("there is no saved model", where=str(path), fix="Name the folder of a finished run.")
     try:
-        document = read_json(path, SCHEMA)
+        document = {"more_inputs": [], "graph": None, **read_json(path, SCHEMA)}  # these two came later
         InputSpec.from_json(document["input"])
     except KeyError as error:
         raise ModelError(f"not a saved model: {error} is missing", where=str(path)) from error
@@ -186,6 +230,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ModelError(f"not a saved model: {error.what}", where=str(path), fix=error.fix) from error
     kinds: dict[str, Any] = {"name": str, "source": str, "plans": list, "weights": str}
     kinds |= {"tensors": dict, "shared": dict, "tensors_sha256": str, "source_sha256": str | None}
+    kinds |= {"more_inputs": list, "graph": dict | None}
     wrong = [key for key, kind in kinds.items() if key not in document or not isinstance(document[key], kind)]
     if wrong:
         raise ModelError(f"not a saved model: {', '.join(wrong)} missing or of the wrong kind", where=str(path))

@@ -22,6 +22,7 @@ from edgeprune.criteria import Criterion, configure
 from edgeprune.data import ImageSet, check_labels
 from edgeprune.export import EXPORTERS
 from edgeprune.export.parity import check
+from edgeprune.graph import GraphNetwork
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement
@@ -30,6 +31,7 @@ from edgeprune.plan import Cost, PruningPlan
 from edgeprune.program import Program, capture
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.cost import cost
+from edgeprune.prune.fold import fold_weights
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.surgery import apply, check_plan
 from edgeprune.prune.trace import trace
@@ -116,10 +118,8 @@ def _carry_out(
     journal: Journal,
 ) -> Report:
     """Everything after the decision, into the run folder."""
-    with journal.stage("cut"):
-        plan.save(folder / "plan.json")
-        cut = apply(plan, uncut.channel_map, uncut.model)
-    pruned = _traced(cut, journal)
+    plan.save(folder / "plan.json")
+    uncut, pruned = _cut(plan, uncut, journal)
     recovered, recovery = _recover(request, plan, uncut, pruned, photos, journal)
     models = [(uncut.model, uncut.program), (pruned.model, pruned.program)]
     models += [(recovered, pruned.program)] if request.recover != "none" else []
@@ -148,11 +148,28 @@ def _carry_out(
     return report
 
 
-def _traced(model: Model, journal: Journal) -> Traced:
+def _traced(model: Model, journal: Journal, *, any_size: bool = False) -> Traced:
     with journal.stage("trace"):
-        program = capture(model.module, model.input.shape)
+        program = capture(model.module, model.input.shape, any_size=any_size)
+        folded = fold_weights(model, program)
+        if folded is not model:
+            journal.warn(f"{model.name} is cut as a graph of operators, not as its own class: {folded.rewritten}")
+            model, program = folded, capture(folded.module, folded.input.shape)
         channel_map = trace(program)
         return Traced(model, program, channel_map, cost(program, channel_map, model.module))
+
+
+def _cut(plan: PruningPlan, uncut: Traced, journal: Journal) -> tuple[Traced, Traced]:
+    """The uncut and the cut model, with programs whose nodes have the same names."""
+    with journal.stage("cut"):
+        cut = apply(plan, uncut.channel_map, uncut.model)
+    pruned = _traced(cut, journal)
+    if isinstance(cut.module, GraphNetwork) and not isinstance(uncut.model.module, GraphNetwork):
+        journal.warn(f"the cut model is a graph of operators, not the model's own class: {cut.rewritten}")
+        open_sizes = _traced(uncut.model, journal, any_size=True)
+        if open_sizes.program.position == pruned.program.position:
+            return open_sizes, pruned
+    return uncut, pruned
 
 
 def _decide(

@@ -7,20 +7,17 @@ they are used: changing a weight of the module changes what the next operator co
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import OutputKind
 from torch.fx.node import map_arg
 
-from edgeprune.errors import TraceError
+from edgeprune.exported import BATCH, BATCH_AND_SIZE, export, exported_shapes, run_shapes, takes_other_sizes
+from edgeprune.graph import GraphNetwork, Result, constants_of, perform
 from edgeprune.resize import all_tensors
 
 Shape = tuple[int, ...]
@@ -34,19 +31,28 @@ class Program:
         graph: functional ATen operators in the order they run.
         stored: graph placeholder -> name of the module's parameter or buffer.
         constants: graph placeholder -> tensor that the forward pass made itself.
-        input: the placeholder of the images (exactly one).
+        inputs: the placeholders of the inputs, in order.
+        result: the structure in which the model returns its outputs, with names of nodes at its leaves.
         shapes: node -> shape of its (first) tensor for a batch of `batch` images; a node without a tensor is absent.
         batch: the batch size of `shapes`.
         any_batch: whether other batch sizes may be run.
+        any_size: whether images of another height and width may be run; False also where that was not tried.
     """
 
     graph: fx.Graph
     stored: Mapping[str, str]
     constants: Mapping[str, Tensor]
-    input: str
+    inputs: tuple[str, ...]
+    result: Result
     shapes: Mapping[str, Shape]
     batch: int
     any_batch: bool
+    any_size: bool = False
+
+    @property
+    def input(self) -> str:
+        """The placeholder of the (first) images."""
+        return self.inputs[0]
 
     @cached_property
     def nodes(self) -> tuple[fx.Node, ...]:
@@ -62,8 +68,8 @@ class Program:
 
     @cached_property
     def position(self) -> Mapping[str, int]:
-        """Node name -> its place in `nodes`; the images come before all of them, at -1."""
-        return {self.input: -1, **{node.name: place for place, node in enumerate(self.nodes)}}
+        """Node name -> its place in `nodes`; the inputs come before all of them, at -1."""
+        return {**dict.fromkeys(self.inputs, -1), **{node.name: place for place, node in enumerate(self.nodes)}}
 
     @cached_property
     def last_use(self) -> Mapping[str, int]:
@@ -121,66 +127,80 @@ def operator_of(node: fx.Node) -> str:
     )
 
 
-def capture(module: nn.Module, shape: Shape, batch: int = 2) -> Program:
-    """Trace a module in eval mode for images of `shape` (channels, height, width).
+def capture(module: nn.Module, shape: Shape | Sequence[Shape], batch: int = 2, *, any_size: bool = False) -> Program:
+    """Trace a module in eval mode; the module is not changed.
 
     Any batch size is allowed for where the model's own code allows it.
 
+    Args:
+        module: in eval mode, in float32.
+        shape: of one image (channels, height, width), or a sequence with the shape of each input.
+        batch: how many images to trace with.
+        any_size: whether to allow for images of any height and width, too, where the model's own code does.
+
     Raises:
-        TraceError: `torch.export` cannot follow the model; the message is its own.
+        TraceError: the model is of a kind that cannot be traced, or `torch.export` cannot follow it; the message is
+            its own.
     """
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    # Values are of no matter to the graph, but a constant image hides nothing from a model that divides by its range.
-    images = torch.linspace(-1, 1, batch * torch.Size(shape).numel(), device=device).reshape(batch, *shape)
-    exported, any_batch = _export(module, images)
-    signature = exported.graph_signature
-    constants = {name: exported.constants[key] for name, key in signature.inputs_to_lifted_tensor_constants.items()}
-    if len(signature.user_inputs) != 1:
-        raise TraceError(f"the model takes {len(signature.user_inputs)} inputs, only one image tensor is supported")
-    program = Program(
-        graph=_graph(exported),
-        stored=_first_names({**signature.inputs_to_parameters, **signature.inputs_to_buffers}, all_tensors(module)),
-        constants={name: value for name, value in constants.items() if isinstance(value, Tensor)},
-        input=str(signature.user_inputs[0]),
-        shapes={},
+    shapes: Any = [shape] if isinstance(shape[0], int) else shape
+    if isinstance(module, GraphNetwork):
+        return _own_program(module, shapes, batch, any_size=any_size)
+    found = export(module, tuple(_example((batch, *one), module) for one in shapes), any_size=any_size)
+    return Program(
+        graph=found.graph,
+        stored=_first_names(found.stored, all_tensors(module)),
+        constants=found.constants,
+        inputs=found.inputs,
+        result=found.result,
+        shapes=exported_shapes(found.graph),
         batch=batch,
-        any_batch=any_batch,
+        any_batch=0 in found.free,
+        any_size=2 in found.free,
     )
-    return Program(**{**program.__dict__, "shapes": _shapes(program, module, images)})
 
 
-def _export(module: nn.Module, images: Tensor) -> tuple[torch.export.ExportedProgram, bool]:
-    dynamic = ({0: torch.export.Dim.DYNAMIC},)
-    # On failure torch prints the whole graph on stderr, past any warning filter or log level.
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(module, (images,), dynamic_shapes=dynamic).run_decompositions({}), True
-        except Exception:  # torch.export raises many unrelated classes; the second try tells what is really wrong
-            pass
-        try:
-            # A copy, because the first try has marked the images as having any batch size.
-            return torch.export.export(module, (images.clone(),)).run_decompositions({}), False
-        except Exception as error:
-            raise TraceError(
-                "the model cannot be traced by torch.export",
-                where=_first_lines(error),
-                fix="Rewrite the named line so that it does not depend on the values of tensors.",
-            ) from error
+def _example(shape: Shape, module: nn.Module) -> Tensor:
+    """Values are of no matter to the graph, but a model may divide by their range."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return torch.linspace(-1, 1, torch.Size(shape).numel(), device=device).reshape(shape)
 
 
-def _graph(exported: torch.export.ExportedProgram) -> fx.Graph:
-    """The graph, giving what the model returns; export lets it also give the buffers that the forward pass wrote."""
-    graph: fx.Graph = exported.graph
-    given = graph.output_node().args[0]
-    assert isinstance(given, list | tuple)
-    pairs = zip(given, exported.graph_signature.output_specs, strict=True)
-    results = tuple(value for value, spec in pairs if spec.kind is OutputKind.USER_OUTPUT)
-    graph.output_node().args = (results,)
-    for node in graph.nodes:
-        if node.target is torch.ops.aten.view.default:  # the same, and does not mind how the memory is laid out
-            node.target = torch.ops.aten.reshape.default
-    return graph
+def network_of(program: Program, module: nn.Module, graph: fx.Graph | None = None) -> GraphNetwork:
+    """A network that performs a program, with the tensors of the module that the program is of: the same, not copies.
+
+    Args:
+        program: of `module`.
+        module: its parameters and buffers keep their names.
+        graph: performed in place of the program's own; with the same placeholders, returning nodes of the same names.
+    """
+    saved, tensors = module.state_dict(keep_vars=True), all_tensors(module)
+    return GraphNetwork(
+        graph=graph or program.graph,
+        stored=program.stored,
+        tensors=tensors,
+        constants=program.constants,
+        inputs=program.inputs,
+        result=program.result,
+        unsaved=tensors.keys() - saved.keys(),
+    )
+
+
+def _own_program(network: GraphNetwork, shapes: Sequence[Shape], batch: int, *, any_size: bool) -> Program:
+    """The program that a network is: its own graph, not traced again."""
+    does, constants, state = network.computation, constants_of(network), all_tensors(network)
+    known = {name: state[tensor] for name, tensor in does.stored.items()} | constants
+    images = {name: (batch, *shape) for name, shape in zip(does.inputs, shapes, strict=True)}
+    return Program(
+        graph=does.graph,
+        stored=does.stored,
+        constants=constants,
+        inputs=does.inputs,
+        result=does.result,
+        shapes=run_shapes(does.graph, known, images),
+        batch=batch,
+        any_batch=takes_other_sizes(does.graph, known, images, BATCH),
+        any_size=any_size and takes_other_sizes(does.graph, known, images, BATCH_AND_SIZE),
+    )
 
 
 def _first_names(stored: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -191,31 +211,6 @@ def _first_names(stored: Mapping[str, str], state: Mapping[str, Tensor]) -> dict
     return {placeholder: first[id(state[name])] for placeholder, name in stored.items()}
 
 
-def _first_lines(error: Exception) -> str:
-    """The cause as torch tells it, and the last line of the user's code that it names."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    places = [line for line in lines if line.startswith('File "') and "/torch/" not in line]
-    return "\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *places[-1:]])
-
-
-def _shapes(program: Program, module: nn.Module, images: Tensor) -> dict[str, Shape]:
-    """The shape of every value, found by running the program once."""
-    values: dict[str, Any] = {program.input: images}
-    state = all_tensors(module)
-    shapes: dict[str, Shape] = {program.input: tuple(images.shape)}
-    for name, tensor in program.stored.items():
-        shapes[name] = tuple(state[tensor].shape)
-    for name, constant in program.constants.items():
-        shapes[name] = tuple(constant.shape)
-    for place, node in enumerate(program.nodes):
-        value = values[node.name] = run_node(program, node, values, state)
-        first = value[0] if isinstance(value, tuple | list) and value else value
-        if isinstance(first, Tensor):
-            shapes[node.name] = tuple(first.shape)
-        forget(program, values, place)
-    return shapes
-
-
 def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """Perform one operator on the values it reads."""
 
@@ -224,11 +219,8 @@ def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: 
             return state[program.stored[argument.name]]
         return program.constants[argument.name] if argument.name in program.constants else values[argument.name]
 
-    arguments = map_arg(node.args, read)
-    named = map_arg(node.kwargs, read)
-    assert callable(node.target)
     with torch.no_grad():
-        return node.target(*arguments, **named)
+        return perform(node, read)
 
 
 def forget(program: Program, values: dict[str, Any], place: int) -> None:

@@ -33,6 +33,7 @@ class Request:
         data: images to score with; None for those that come with the model.
         calibration_data: images to score filters and refit layers with; None for a part of `data`.
         input_shape: (channels, height, width); None for what the model's card says.
+        more_inputs: the shape of each input after the images, without the batch; only `inspect` takes them.
         mean: per channel, of pixels scaled to 0..1; None for what the card says.
         std: the same.
         criterion: its name.
@@ -58,6 +59,7 @@ class Request:
     data: str | None = None
     calibration_data: str | None = None
     input_shape: tuple[int, int, int] | None = None
+    more_inputs: tuple[tuple[int, ...], ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     criterion: str = "qsfm"

@@ -102,7 +102,7 @@ def print_description(description: Mapping[str, Any], as_json: bool) -> None:
     rows = [
         {
             "space, made by": _few(space["producers"]),
-            "filters": space["filters"],
+            "filters": _filters(space),
             "MACs": f"{space['macs_share']:.1%}",
             "read by": _few(space["consumers"]),
             "left whole because": space["left_whole"],
@@ -116,6 +116,12 @@ def print_description(description: Mapping[str, Any], as_json: bool) -> None:
         f"({description['free_macs_share']:.1%} of the MACs make or read them); "
         f"{_spaces(whole)} {'is' if whole == 1 else 'are'} left whole."
     )
+
+
+def _filters(space: Mapping[str, Any]) -> str:
+    """How many filters a space has, and in what they come."""
+    each = f" of {space['channels_each']} channels" if space["channels_each"] > 1 else ""
+    return f"{space['filters']}{each}" + (f" in {space['groups']} groups" if space["groups"] > 1 else "")
 
 
 def _few(names: Sequence[str]) -> str:

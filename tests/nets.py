@@ -91,8 +91,22 @@ def random_keep(
         if space.name not in whole:
             stays = random.random(space.size) < keep
             stays[random.integers(space.size)] = True
+            for part in space.parts:
+                stays[random.choice(part)] = True
+            if space.cells:
+                stays = _evened(np.array(space.cells), stays, random)
             kept[space.name] = tuple(np.flatnonzero(stays).tolist())
     return kept
+
+
+def _evened(cells: np.ndarray, stays: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """As many of every cell as stay of the fullest."""
+    most = max(int(stays[cells == cell].sum()) for cell in cells)
+    stays = stays.copy()
+    for cell in set(cells.tolist()):
+        gone = np.flatnonzero((cells == cell) & ~stays)
+        stays[random.permutation(gone)[: most - int(stays[cells == cell].sum())]] = True
+    return stays
 
 
 def plan_of(channel_map: ChannelMap, keep: Keep) -> PruningPlan:
@@ -115,13 +129,8 @@ def silenced(found: Traced, keep: Keep) -> nn.Module:
 
 def ignoring(found: Traced, keep: Keep) -> nn.Module:
     """The uncut network, whose layers give no weight to removed filters that they read."""
-    turned = {
-        f"{name}.weight"
-        for name, layer in found.model.module.named_modules()
-        if isinstance(layer, nn.modules.conv._ConvTransposeNd)
-    }
-    state = found.model.module.state_dict()
-    return _zeroed(found, keep, axes=lambda name: () if state[name].ndim == 1 else (0,) if name in turned else (1,))
+    reading = {layer.weight: layer.input_axis for layer in found.channel_map.layers}
+    return _zeroed(found, keep, axes=lambda name: (reading[name],) if name in reading else ())
 
 
 def _zeroed(found: Traced, keep: Keep, axes: Callable[[str], tuple[int, ...]]) -> nn.Module:
@@ -131,8 +140,8 @@ def _zeroed(found: Traced, keep: Keep, axes: Callable[[str], tuple[int, ...]]) -
     for slot in found.channel_map.slots:
         tensor = changed.get(slot.tensor, tensors[slot.tensor].detach())
         if slot.axis in axes(slot.tensor):
-            gone = [i for i, channel in enumerate(slot.channels) if channel != FIXED and not alive[channel]]
-            tensor = tensor.index_fill(slot.axis, torch.tensor(gone, dtype=torch.long), 0.0)
+            gone = np.array([channel != FIXED and not alive[channel] for channel in slot.labels.reshape(-1)])
+            tensor = tensor.masked_fill(torch.from_numpy(gone.reshape(slot.labels.shape)), 0.0)
             for name, other in tensors.items():
                 if other is tensors[slot.tensor]:
                     changed[name] = tensor

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 
 from edgeprune.cards import known_models
 from edgeprune.errors import MissingExtraError, ModelError, UsageError, WeightsError
+from edgeprune.inspection import inspect
 from edgeprune.model import Model, load_model, load_saved, save_model, with_tensors
+from edgeprune.program import capture, network_of
+from edgeprune.request import Request
 
 NET = """
 import torch
@@ -408,7 +412,7 @@ def test_a_part_of_a_depthwise_channel_is_refused():
         (nn.BatchNorm1d(4, affine=False), {"running_mean": (3,), "running_var": (3,)}, {"num_features": 3}),
         (nn.BatchNorm3d(4), {"weight": (3,)}, {"num_features": 3}),
         (nn.InstanceNorm2d(4, affine=True), {"weight": (3,), "bias": (3,)}, {"num_features": 3}),
-        (nn.GroupNorm(2, 8), {"weight": (6,), "bias": (6,)}, {"num_channels": 6, "num_groups": 2}),
+        (nn.GroupNorm(4, 8), {"weight": (6,), "bias": (6,)}, {"num_channels": 6, "num_groups": 3}),
         (nn.LayerNorm((4, 3)), {"weight": (2, 3), "bias": (2, 3)}, {"normalized_shape": (2, 3)}),
         (nn.PReLU(4), {"weight": (3,)}, {"num_parameters": 3}),
     ],
@@ -571,3 +575,102 @@ def test_a_folder_without_a_saved_model_is_told(tmp_path: Path):
     (tmp_path / "pruned.json").write_text('{"schema": 1')
     with pytest.raises(ModelError, match="not a saved model"):
         load_saved(tmp_path)
+
+
+# --- networks as graphs, and others than classifiers
+
+
+def graph_of(model: Model) -> Model:
+    program = capture(model.module, model.input_shapes)
+    return replace(model, module=network_of(program, model.module))
+
+
+def test_a_network_that_is_a_graph_comes_back_bit_by_bit_without_its_file(net: str, tmp_path: Path):
+    model = own(net)
+    graph = graph_of(model)
+    save_model(graph, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["pruned.json", "pruned.safetensors"]
+    (tmp_path / "net.py").unlink()
+    again = load_saved(tmp_path / "run")
+    assert torch.equal(outputs(again), outputs(model))
+    assert (again.name, again.source, again.input) == (model.name, model.source, model.input)
+    assert again.module.state_dict().keys() == model.module.state_dict().keys()
+    assert again.module.get_submodule("fc").weight is again.module.get_submodule("again").weight
+    save_model(again, tmp_path / "again")
+    assert torch.equal(outputs(load_saved(tmp_path / "again")), outputs(model))
+
+
+def test_a_graph_s_tensors_may_have_other_sizes(net: str, tmp_path: Path):
+    model = cut_net(net)
+    save_model(graph_of(model), tmp_path)
+    assert torch.equal(outputs(load_saved(tmp_path)), outputs(model))
+
+
+def test_a_saved_graph_that_names_other_functions_is_not_loaded(net: str, tmp_path: Path):
+    save_model(graph_of(own(net)), tmp_path)
+    path = tmp_path / "pruned.json"
+    document = json.loads(path.read_text())
+    document["graph"]["nodes"][0]["target"] = "os.system"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"os\.system is not one of ATen's") as caught:
+        load_saved(tmp_path)
+    assert caught.value.where == str(path)
+
+
+def test_a_document_from_before_graphs_is_still_read(net: str, tmp_path: Path):
+    model = own(net)
+    save_model(model, tmp_path)
+    path = tmp_path / "pruned.json"
+    document = json.loads(path.read_text())
+    del document["graph"], document["more_inputs"]
+    path.write_text(json.dumps(document))
+    assert torch.equal(outputs(load_saved(tmp_path)), outputs(model))
+
+
+@pytest.mark.parametrize("function", ["pair", "image"])
+def test_any_network_is_loaded_and_saved_where_no_classifier_is_asked_for(net: str, tmp_path: Path, function: str):
+    model = own(net, function, classifier=False)
+    save_model(graph_of(model), tmp_path)
+    given, wanted = outputs(load_saved(tmp_path)), outputs(model)
+    assert type(given) is type(wanted)
+    assert all(torch.equal(one, other) for one, other in zip(given, wanted, strict=True))
+
+
+def test_a_network_of_several_inputs_is_loaded_and_saved(tmp_path: Path):
+    (tmp_path / "two.py").write_text(TWO)
+    source = f"{tmp_path}/two.py:build"
+    model = load_model(source, input_shape=SHAPE, more_inputs=((3,),))
+    assert model.input_shapes == (SHAPE, (3,))
+    images, codes = torch.randn(4, *SHAPE), torch.randn(4, 3)
+    for number, one in enumerate((model, graph_of(model))):
+        save_model(one, tmp_path / str(number))
+        again = load_saved(tmp_path / str(number))
+        assert again.more_inputs == ((3,),)
+        with torch.no_grad():
+            assert torch.equal(again.module(images, codes), model.module(images, codes))
+    with pytest.raises(ModelError, match="does not take an input of 1x6x6: TypeError"):
+        load_model(source, input_shape=SHAPE)
+    with pytest.raises(ModelError, match="does not take an input of 1x6x6, 4: RuntimeError"):
+        load_model(source, input_shape=SHAPE, more_inputs=((4,),))
+
+
+TWO = """
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(1, 4, 3), nn.Linear(3, 4)
+
+    def forward(self, image, code):
+        return self.conv(image).mean((2, 3)) * self.gate(code)
+
+build = Two
+"""
+
+
+def test_inspect_takes_networks_that_are_no_classifiers(net: str, tmp_path: Path):
+    (tmp_path / "two.py").write_text(TWO)
+    described = inspect(Request(model=f"{tmp_path}/two.py:build", input_shape=SHAPE, more_inputs=((3,),)))
+    assert "conv" in str(described)
+    assert "conv" in str(inspect(Request(model=net.replace(":build", ":pair"), input_shape=SHAPE)))

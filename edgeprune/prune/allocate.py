@@ -78,11 +78,11 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
             fix="Try --scope all; `edgeprune inspect` names each space's reason.",
         )
     sizes = {space.name: space.size for space in spaces}
-    steps = {name: _allowed(size, multiple) for name, size in sizes.items()}
+    steps = {space.name: allowed_widths(space, multiple) for space in spaces}
     macs_at = _counter(channel_map, spaces, scored)
     exact, goal = _goal(budget, sizes, steps, macs_at)
     widths = _round({name: exact * size for name, size in sizes.items()}, goal, steps, macs_at)
-    ranks = {name: _ranks(scored.scores[name]) for name in widths}
+    ranks = {space.name: _ranks(space, scored.scores[space.name]) for space in spaces}
     return PruningPlan(
         model=channel_map.fingerprint,
         criterion=scored.criterion,
@@ -95,22 +95,38 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
     )
 
 
-def _allowed(size: int, multiple: int) -> list[int]:
-    """Widths a space of `size` may have, ascending: the multiples, and its own."""
-    return sorted({*range(multiple, size, multiple), size})
+def allowed_widths(space: Space, multiple: int) -> list[int]:
+    """How many filters a space may keep, ascending: its own size, and what makes channels a multiple of `multiple`.
+
+    As many stay in every cell, and at least one in every part.
+    """
+    each = len(set(space.cells)) or 1
+    least = each * max(1, len(space.parts))
+    fitting = (width for width in range(each, space.size, each) if width * space.repeat % multiple == 0)
+    return [*(width for width in fitting if width >= least), space.size]
 
 
-def _ranks(scores: Tensor) -> NDArray[np.int64]:
-    """The place of each filter, 0 for the highest score; of equal scores the lower index comes first."""
+def _ranks(space: Space, scores: Tensor) -> NDArray[np.int64]:
+    """The place of each filter, 0 for the highest score; of equal scores the lower index comes first.
+
+    The best filter of every part comes before all others, so that no part is left without one; then cells take turns.
+    """
     order = np.argsort(-scores.double().numpy(), kind="stable")
     ranks = np.empty_like(order)
     ranks[order] = np.arange(len(order))
+    for part in space.parts:
+        ranks[min(part, key=lambda index: int(ranks[index]))] -= space.size
+    if space.cells:
+        cells = np.array(space.cells)
+        turns = np.array([int((ranks[cells == cell] < rank).sum()) for cell, rank in zip(cells, ranks, strict=True)])
+        ranks = turns * (cells.max() + 1) + cells
+    ranks[np.argsort(ranks, kind="stable")] = np.arange(len(order))
     return ranks
 
 
 def _counter(channel_map: ChannelMap, spaces: list[Space], scored: Scored) -> MacsAt:
     """Counts the MACs that stay where each space keeps its best filters; a broken width counts a filter in part."""
-    ranks = {space.name: _ranks(scored.scores[space.name]) for space in spaces}
+    ranks = {space.name: _ranks(space, scored.scores[space.name]) for space in spaces}
     whole = macs(channel_map, np.ones(channel_map.size))
 
     def macs_at(widths: Mapping[str, float]) -> float:

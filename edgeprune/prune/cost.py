@@ -32,4 +32,4 @@ def macs(channel_map: ChannelMap, share: NDArray[np.float64]) -> float:
     def width(channels: Labels) -> float:
         return float(shares[channels].sum())
 
-    return sum(layer.unit_macs * width(layer.outputs) * width(layer.inputs) for layer in channel_map.layers)
+    return sum(layer.macs(width(layer.outputs), width(layer.inputs)) for layer in channel_map.layers)

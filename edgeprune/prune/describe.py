@@ -27,6 +27,9 @@ class SpaceFacts:
         protected: whether no scope may cut it.
         left_whole: why it is not cut; empty if its filters are free.
         macs_share: share of the model's MACs that make or read its filters, 0 to 1.
+        groups: in how many groups they lie, each of which must keep as many as the others; 1 if any may go.
+        channels_each: how many channels of the layer that makes them one filter stands for; more than one where some
+            are tied to each other, as by a channel shuffle.
     """
 
     name: str
@@ -36,6 +39,8 @@ class SpaceFacts:
     protected: bool
     left_whole: str
     macs_share: float
+    groups: int = 1
+    channels_each: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,8 @@ def _space(channel_map: ChannelMap, space: Space, reason: str) -> SpaceFacts:
         protected=bool(space.protected),
         left_whole=reason,
         macs_share=_macs_share(channel_map, [space]),
+        groups=len(set(space.cells)) or 1,
+        channels_each=space.repeat,
     )
 
 
@@ -150,7 +157,7 @@ def _layers(channel_map: ChannelMap) -> tuple[LayerFacts, ...]:
     return tuple(
         LayerFacts(
             name=name,
-            macs=sum(use.unit_macs * len(use.outputs) * len(use.inputs) for use in uses),
+            macs=round(sum(use.macs(len(use.outputs), len(use.inputs)) for use in uses)),
             reads=_spaces_of(channel_map, np.concatenate([use.inputs for use in uses])),
             gives=_spaces_of(channel_map, np.concatenate([use.outputs for use in uses])),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.channels import FIXED, Labels
+from edgeprune.channels import FIXED, Labels, varying
 
 
 def fixed(ndim: int) -> Labels:
@@ -24,11 +24,6 @@ def along(atoms: Labels, axis: int, ndim: int) -> Labels:
     return atoms.reshape(shape)
 
 
-def varying(labels: Labels) -> tuple[int, ...]:
-    """The axes along which labels change."""
-    return tuple(axis for axis, length in enumerate(labels.shape) if length > 1)
-
-
 def on_axis(labels: Labels, axis: int, length: int) -> Labels | None:
     """The label of each index of one axis, or None if labels change along another axis too."""
     if any(other != axis for other in varying(labels)):
@@ -36,11 +31,11 @@ def on_axis(labels: Labels, axis: int, length: int) -> Labels | None:
     return np.broadcast_to(labels.reshape(-1), (length,)).copy()
 
 
-def compress(labels: Labels) -> Labels:
-    """The same labels with length 1 on every axis along which they do not change."""
+def compress(labels: Labels, but: int | None = None) -> Labels:
+    """The same labels with length 1 on every axis, `but` one, along which they do not change."""
     for axis in varying(labels):
         first = labels.take([0], axis=axis)
-        if (labels == first).all():
+        if axis != but and (labels == first).all():
             labels = first
     return labels
 
@@ -80,4 +75,7 @@ class Ties:
 
     def roots(self) -> Labels:
         """For every filter number the lowest filter it is tied to."""
-        return np.array([self.root(atom) for atom in range(len(self._parent))], dtype=np.int64)
+        roots = np.array(self._parent, dtype=np.int64)
+        while (further := roots[roots]).tolist() != roots.tolist():
+            roots = further
+        return roots

@@ -7,37 +7,36 @@ channels; the tracer then protects them.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import fx
 
-from edgeprune.channels import FIXED, Labels
+from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.prune.labels import along
-from edgeprune.prune.tracer import Tracer
+from edgeprune.prune.tracer import Even, LayerRow, Tracer
 
 
 def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Makes new filters; a depthwise one passes its channels on."""
     source, weight = node.args[0], node.args[1]
     groups = int(tracer.argument(node, 6, "groups") or 1)
-    stored = tracer.stored(weight)
-    incoming = tracer.channels(source, 1)
+    stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
     ndim = len(tracer.shape(node))
     if stored is None or incoming is None or ndim != len(tracer.shape(weight)):
         return None
     count, per_group = tracer.shape(weight)[:2]
-    if groups == 1:
-        tracer.slot(weight, 1, incoming)
-        outgoing = tracer.filters(stored, count)
-    elif groups == len(incoming) and per_group == 1:
-        outgoing = np.repeat(incoming, count // groups)
-    else:
-        outgoing = _grouped(tracer, node, incoming, tracer.filters(stored, count), groups)
+    depthwise = groups == len(incoming) > 1
+    outgoing = np.repeat(incoming, count // groups) if depthwise else tracer.filters(stored, count)
+    if not depthwise:
+        _reads(tracer, node, incoming, per_output=count // groups, groups=groups)
+        _even(tracer, node, outgoing, groups)
     tracer.slot(weight, 0, outgoing)
     tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
-    reads = incoming if groups == 1 else np.full(per_group, FIXED, dtype=np.int64)
-    tracer.layer_row(node, _unit_macs(tracer, node, weight), outgoing, reads)
+    reads = np.full(per_group, FIXED, dtype=np.int64) if depthwise else incoming
+    unit = _unit_macs(tracer, node, weight)
+    tracer.layers.append(_row(tracer, node, unit, outgoing, reads, groups=1 if depthwise else groups))
     return along(outgoing, 1, ndim)
 
 
@@ -45,33 +44,56 @@ def transposed_convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Makes new filters, stored along axis 1 of its weight; a depthwise one passes its channels on."""
     source, weight = node.args[0], node.args[1]
     groups = int(tracer.argument(node, 6, "groups") or 1)
-    stored = tracer.stored(weight)
-    incoming = tracer.channels(source, 1)
+    stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
     ndim = len(tracer.shape(node))
     if stored is None or incoming is None or ndim != len(tracer.shape(weight)):
         return None
     per_group = tracer.shape(weight)[1]
-    if groups == 1:
-        outgoing = tracer.filters(stored, per_group)
-        tracer.slot(weight, 1, outgoing)
-    elif groups == len(incoming) and per_group == 1:
-        outgoing = incoming
-    else:
-        outgoing = _grouped(tracer, node, incoming, tracer.filters(stored, per_group * groups), groups)
+    depthwise = groups == len(incoming) > 1
+    outgoing = np.repeat(incoming, per_group) if depthwise else tracer.filters(stored, per_group * groups)
+    if not depthwise:
+        _writes(tracer, node, outgoing, per_input=len(incoming) // groups, groups=groups)
+        _even(tracer, node, incoming, groups)
     tracer.slot(weight, 0, incoming)
     tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
-    reads = incoming if groups == 1 else np.full(len(incoming) // groups, FIXED, dtype=np.int64)
+    reads = np.full(1, FIXED, dtype=np.int64) if depthwise else incoming
     # Every input position is spread over all taps: what counts is where it reads, not where it writes.
-    tracer.layer_row(node, _unit_macs(tracer, source, weight), outgoing, reads, output_axis=int(groups == 1))
+    unit = _unit_macs(tracer, source, weight)
+    row = _row(tracer, node, unit, outgoing, reads, groups=1 if depthwise else groups)
+    tracer.layers.append(replace(row, output_axis=int(not depthwise)))
     return along(outgoing, 1, ndim)
 
 
-def _grouped(tracer: Tracer, node: fx.Node, incoming: Labels, outgoing: Labels, groups: int) -> Labels:
-    """Protects what groups of equal width read and make: a cut would have to take as many from each."""
-    place = f"({tracer.layer(node)}: {node.name})"
-    tracer.protect(incoming, f"read by a grouped convolution, {groups} groups of {len(incoming) // groups} {place}")
-    tracer.protect(outgoing, f"made by a grouped convolution, {groups} groups of {len(outgoing) // groups} {place}")
-    return outgoing
+def _reads(tracer: Tracer, node: fx.Node, incoming: Labels, per_output: int, groups: int) -> None:
+    """Notes what the columns of a convolution's weight read: each group of rows its own group of channels."""
+    _even(tracer, node, incoming, groups)
+    _columns(tracer, node.args[1], incoming, per_output, groups)
+
+
+def _writes(tracer: Tracer, node: fx.Node, outgoing: Labels, per_input: int, groups: int) -> None:
+    """Notes what the columns of a transposed convolution's weight make: each group of rows its own filters."""
+    _even(tracer, node, outgoing, groups)
+    _columns(tracer, node.args[1], outgoing, per_input, groups)
+
+
+def _columns(tracer: Tracer, weight: Any, channels: Labels, rows: int, groups: int) -> None:
+    grid = np.repeat(channels.reshape(groups, -1), rows if groups > 1 else 1, axis=0)
+    tracer.slot_of_labels(weight, 1, grid.reshape(*grid.shape, *[1] * (len(tracer.shape(weight)) - 2)))
+
+
+def _even(tracer: Tracer, node: fx.Node, channels: Labels, groups: int) -> None:
+    """Groups of equal width must stay of equal width."""
+    if groups > 1:
+        width = len(channels) // groups
+        reason = f"read or made in {groups} groups of {width} ({tracer.layer(node)}: {node.name})"
+        tracer.evens.append(Even(tuple(channels.reshape(groups, width)), reason, needed=True))
+
+
+def _row(tracer: Tracer, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels, groups: int) -> LayerRow:
+    source, weight = node.args[:2]
+    assert isinstance(source, fx.Node)
+    assert isinstance(weight, fx.Node)
+    return LayerRow(node, source, weight, tracer.argument(node, 2, "bias"), unit_macs, outputs, inputs, 0, groups)
 
 
 def _unit_macs(tracer: Tracer, positions: Any, weight: Any) -> int:
@@ -82,17 +104,49 @@ def _unit_macs(tracer: Tracer, positions: Any, weight: Any) -> int:
 
 def linear(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Makes new filters from the last axis."""
-    source, weight = node.args[0], node.args[1]
-    stored = tracer.stored(weight)
-    shape = tracer.shape(node)
-    incoming = tracer.channels(source, len(shape) - 1)
+    return _mixed(tracer, node, node.args[0], node.args[1], tracer.argument(node, 2, "bias"), output_axis=0)
+
+
+def matrix_product(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """A linear layer where the right side is a stored matrix; else channels pass that it does not sum over."""
+    left, right = node.args[0], node.args[1]
+    if tracer.stored(right) is not None and len(tracer.shape(right)) == 2 and tracer.stored(left) is None:
+        return _mixed(tracer, node, left, right, None, output_axis=1)
+    ndim = len(tracer.shape(left))
+    if (
+        ndim < 2
+        or len(tracer.shape(right)) != ndim
+        or tracer.carries(left, ndim - 1)
+        or tracer.carries(right, ndim - 2)
+    ):
+        return tracer.refuse(node, "multiplied as matrices")
+    sides = [tracer.alone(node, tracer.labels(side)) for side in (left, right)]
+    for labels, beside, other in ((sides[0], sides[1], right), (sides[1], sides[0], left)):
+        clear = all(tracer.shape(other)[axis] == 1 for axis in varying(labels) if axis < ndim - 2)
+        if clear and (beside == FIXED).all():
+            return labels
+    return tracer.refuse(node, "multiplied as matrices")
+
+
+def bias_and_product(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """`addmm`: a linear layer whose stored matrix lies [in, out]."""
+    if tracer.stored(node.args[2]) is None or len(tracer.shape(node.args[0])) != 1:
+        return tracer.refuse(node, "multiplied as matrices")
+    return _mixed(tracer, node, node.args[1], node.args[2], node.args[0], output_axis=1)
+
+
+def _mixed(tracer: Tracer, node: fx.Node, source: Any, weight: Any, bias: Any, output_axis: int) -> Labels | None:
+    """A layer that mixes the last axis of what it reads by a stored matrix."""
+    stored, shape = tracer.stored(weight), tracer.shape(node)
+    incoming = tracer.channels(source, len(tracer.shape(source)) - 1)
     if stored is None or incoming is None:
         return None
-    tracer.slot(weight, 1, incoming)
-    outgoing = tracer.filters(stored, tracer.shape(weight)[0])
-    tracer.slot(weight, 0, outgoing)
-    tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
-    tracer.layer_row(node, math.prod(shape[:-1]) // tracer.program.batch, outgoing, incoming)
+    tracer.slot(weight, 1 - output_axis, incoming)
+    outgoing = tracer.filters(stored, tracer.shape(weight)[output_axis])
+    tracer.slot(weight, output_axis, outgoing)
+    tracer.slot(bias, 0, outgoing)
+    positions = math.prod(shape[:-1]) // tracer.program.batch
+    tracer.layers.append(LayerRow(node, source, weight, bias, positions, outgoing, incoming, output_axis, groups=1))
     return along(outgoing, len(shape) - 1, len(shape))
 
 
@@ -114,8 +168,18 @@ def instance_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def group_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Shares its statistics among the channels of a group, which may therefore not change."""
-    return tracer.refuse(node, "normalised in groups")
+    """Shares its statistics among the channels of a group, which go or stay together."""
+    source, groups = node.args[0], int(tracer.given(node, "num_groups"))
+    channels = tracer.channels(source, 1)
+    if channels is None:
+        return None
+    if groups == 1:
+        return tracer.refuse(node, "normalised over channels")
+    grid = channels.reshape(groups, -1)
+    tracer.pin(grid, 1)
+    for name in ("weight", "bias"):
+        tracer.slot(tracer.given(node, name), 0, channels)
+    return along(channels, 1, len(tracer.shape(source)))
 
 
 def layer_norm(tracer: Tracer, node: fx.Node) -> Labels | None:

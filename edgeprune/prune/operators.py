@@ -2,7 +2,7 @@
 
 A rule sees the tracer and the node and returns the labels of the node's value, or None where it cannot follow its
 channels; the tracer then protects them. Rules for layers with weights are in `layers`, those for operators that move
-elements in `rearrange`.
+elements in `rearrange`, those that join values or take them apart in `parts`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from edgeprune.channels import FIXED, Labels
+from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import operator_of
-from edgeprune.prune import layers, rearrange
-from edgeprune.prune.labels import along, fixed, varying
+from edgeprune.prune import layers, parts, rearrange
+from edgeprune.prune.labels import along, fixed
 from edgeprune.prune.tracer import Tracer
 
 Rule = Callable[[Tracer, fx.Node], Labels | None]
 
-IDENTITIES = frozenset({"clone", "dropout", "contiguous", "alias", "detach", "_to_copy", "to", "lift_fresh_copy"})
+IDENTITIES = parts.COPIES | {"dropout"}
 ACTIVATIONS = frozenset(
     {"relu", "relu6", "hardtanh", "sigmoid", "silu", "hardswish", "hardsigmoid", "gelu", "tanh", "leaky_relu"}
     | {"elu", "selu", "celu", "softplus", "mish", "prelu", "clamp", "clamp_min", "clamp_max", "threshold", "rrelu"}
@@ -31,10 +31,12 @@ ACTIVATIONS = frozenset(
 )
 ARITHMETIC = frozenset(
     {"neg", "abs", "sqrt", "rsqrt", "exp", "log", "square", "reciprocal", "sign", "floor", "ceil", "round", "trunc"}
-    | {"erf", "sin", "cos", "exp2", "expm1", "log1p", "log2"}
+    | {"erf", "sin", "cos", "exp2", "expm1", "log1p", "log2", "logical_not", "bitwise_not", "zeros_like", "ones_like"}
 )
-BINARY = frozenset(
-    {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow", "gt", "ge", "lt", "le", "eq", "ne"}
+ELEMENTWISE = frozenset(
+    {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow", "gt", "ge", "lt", "le", "eq", "ne", "where"}
+    | {"masked_fill", "addcmul", "addcdiv", "lerp", "logical_and", "logical_or", "bitwise_and", "bitwise_or"}
+    | {"fmod", "remainder", "atan2"}
 )
 SUMS = frozenset({"add", "sub", "rsub"})
 POOLS = frozenset(
@@ -59,35 +61,32 @@ def unchanged(tracer: Tracer, node: fx.Node) -> Labels | None:
     return tracer.labels(node.args[0]) if len(node.all_input_nodes) == 1 else None
 
 
-def binary(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Ties the channels of its two operands; a stored operand is cut along."""
-    left, right = node.args[0], node.args[1]
-    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
-        return tracer.labels(left if isinstance(left, fx.Node) else right)
+def elementwise(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Ties the channels of its operands; a stored operand is cut along."""
     ndim = len(tracer.shape(node))
-    sides = [tracer.operand(side, ndim) for side in (left, right)]
-    if varying(sides[0]) or varying(sides[1]):
-        sides = [_alone(tracer, node, side) for side in sides]
-    whole = np.broadcast_shapes(sides[0].shape, sides[1].shape)
-    a, b = (np.broadcast_to(side, whole) for side in sides)
-    for mine, other, node_of_other in ((a, b, right), (b, a, left)):
-        alone = (mine != FIXED) & (other == FIXED)
-        if alone.any() and not tracer.follows(node_of_other, mine, ndim):
-            tracer.protect(
-                mine[alone], f"meets a tensor whose channels cannot be cut ({tracer.layer(node)}: {node.name})"
-            )
-    if operator_of(node) in SUMS:
-        tracer.sums.update(np.unique(np.concatenate([side[(a != FIXED) & (b != FIXED) & (a != b)] for side in (a, b)])))
-    tracer.tie(a, b)
-    return np.where(a == FIXED, b, a)
-
-
-def _alone(tracer: Tracer, node: fx.Node, labels: Labels) -> Labels:
-    """A single filter that meets many channels stays, so that it does not tie them all together."""
-    if labels.size > 1:
-        return labels
-    tracer.protect(labels, f"one filter that all channels meet ({tracer.layer(node)}: {node.name})")
-    return fixed(labels.ndim)
+    operands = [
+        argument for argument in node.args if isinstance(argument, fx.Node) and argument.name in tracer.program.shapes
+    ]
+    if len(operands) == 1:
+        return tracer.operand(operands[0], ndim)
+    sides = [tracer.operand(operand, ndim) for operand in operands]
+    if any(varying(side) for side in sides):
+        sides = [tracer.alone(node, side) for side in sides]
+    whole = np.broadcast_shapes(*[side.shape for side in sides])
+    sides = [np.broadcast_to(side, whole) for side in sides]
+    merged = fixed(ndim)
+    for side in sides:
+        merged = np.where(merged == FIXED, side, merged)
+    for side, operand in zip(sides, operands, strict=True):
+        alone = (side == FIXED) & (merged != FIXED)
+        if alone.any() and not tracer.follows(operand, merged, ndim):
+            place = f"({tracer.layer(node)}: {node.name})"
+            tracer.protect(merged[alone], f"meets a tensor whose channels cannot be cut {place}")
+        if operator_of(node) in SUMS:
+            different = (side != FIXED) & (merged != FIXED) & (side != merged)
+            tracer.sums.update(np.unique(np.concatenate([side[different], merged[different]])).tolist())
+        tracer.tie(side, merged)
+    return merged
 
 
 def pooling(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -110,18 +109,24 @@ def reduction(tracer: Tracer, node: fx.Node) -> Labels | None:
     dims = tracer.given(node, "dim")
     dims = [dims] if isinstance(dims, int) else dims or range(labels.ndim)
     axes = {int(d) % labels.ndim for d in dims}
-    if any(tracer.carries(source, axis) for axis in axes):
-        return tracer.refuse(node, "reduced over channels")
+    for axis in sorted(axes):
+        if tracer.carries(source, axis):
+            if len(axes.intersection(varying(labels))) == len(varying(labels)) or labels.size == 1:
+                return tracer.refuse(node, "reduced over channels")
+            labels = tracer.pin(labels, axis)
     if tracer.given(node, "keepdim"):
         return labels
     return labels.reshape([n for d, n in enumerate(labels.shape) if d not in axes])
 
 
 def within_axis(tracer: Tracer, node: fx.Node, *, why: str) -> Labels | None:
-    """Mixes the elements along one axis, which must not carry channels."""
-    if tracer.carries(node.args[0], tracer.axis(node)):
-        return tracer.refuse(node, why)
-    return tracer.labels(node.args[0])
+    """Mixes the elements along one axis, which must not carry channels; of a grid, it keeps its length."""
+    source, axis = node.args[0], tracer.axis(node)
+    if tracer.carries(source, axis):
+        if not tracer.is_grid(source):
+            return tracer.refuse(node, why)
+        return tracer.pin(tracer.labels(source), axis)
+    return tracer.labels(source)
 
 
 def refused(tracer: Tracer, node: fx.Node, *, why: str) -> Labels | None:
@@ -132,40 +137,47 @@ def refused(tracer: Tracer, node: fx.Node, *, why: str) -> Labels | None:
 def _table() -> dict[str, Rule]:
     softmax = partial(within_axis, why="normalised over channels")
     accumulation = partial(within_axis, why="accumulated over channels")
-    matrices = partial(refused, why="multiplied as matrices")
     groups: list[tuple[Any, Rule]] = [
         (CONVOLUTIONS, layers.convolution),
         (TRANSPOSED, layers.transposed_convolution),
         (NORMS, layers.batch_norm),
         (IDENTITIES | ACTIVATIONS | ARITHMETIC, unchanged),
-        (BINARY, binary),
+        (ELEMENTWISE, elementwise),
         (POOLS, pooling),
         (REDUCTIONS, reduction),
         (VIEWS, rearrange.view),
         ({"layer_norm", "native_layer_norm", "rms_norm"}, layers.layer_norm),
-        ({"group_norm", "native_group_norm"}, layers.group_norm),
-        ({"split", "split_with_sizes", "unbind"}, rearrange.split),
+        ({"matmul", "mm", "bmm"}, layers.matrix_product),
+        ({"split", "split_with_sizes", "unbind"}, parts.split),
         ({"flip", "roll"}, rearrange.reordering),
+        ({"index", "index_select"}, parts.indexing),
         ({"pad", "constant_pad_nd"}, rearrange.padding),
         ({"softmax", "log_softmax", "_softmax", "_log_softmax"}, softmax),
         ({"cumsum", "cumprod"}, accumulation),
-        ({"matmul", "bmm", "mm", "baddbmm", "einsum"}, matrices),
-        ({"pixel_shuffle", "pixel_unshuffle"}, partial(refused, why="channels traded for positions")),
+        ({"baddbmm", "einsum", "scaled_dot_product_attention"}, partial(refused, why="multiplied as matrices")),
     ]
     table = {name: rule for names, rule in groups for name in names}
     singles: dict[str, Rule] = {
         "linear": layers.linear,
         "instance_norm": layers.instance_norm,
         "prelu": layers.prelu,
-        "cat": rearrange.concatenation,
+        "cat": parts.concatenation,
         "expand": rearrange.expansion,
         "permute": rearrange.permutation,
         "transpose": rearrange.transposition,
-        "slice": rearrange.slicing,
-        "select": rearrange.selection,
-        "getitem": rearrange.item,
+        "slice": parts.slicing,
+        "slice_scatter": parts.scattering,
+        "select": parts.selection,
+        "getitem": parts.item,
         "glu": partial(within_axis, why="split along channels"),
-        "channel_shuffle": partial(refused, why="channels put in another order"),
+        "addmm": layers.bias_and_product,
+        "group_norm": layers.group_norm,
+        "stack": parts.stacking,
+        "repeat": rearrange.repetition,
+        "pixel_shuffle": rearrange.channels_to_positions,
+        "pixel_unshuffle": rearrange.positions_to_channels,
+        "channel_shuffle": rearrange.channel_shuffle,
+        "native_channel_shuffle": rearrange.channel_shuffle,
     }
     return {**table, **singles}
 

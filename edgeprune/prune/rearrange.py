@@ -1,4 +1,4 @@
-"""What operators that move elements do to labels: joining, splitting, viewing, slicing, padding.
+"""What operators that move elements do to labels: views, transposes, padding, repeating, shuffling.
 
 A rule sees the tracer and the node and returns the labels of the node's value, or None where it cannot follow its
 channels; the tracer then protects them.
@@ -6,60 +6,23 @@ channels; the tracer then protects them.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from torch import fx
 
-from edgeprune.channels import FIXED, Labels
+from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import operator_of
-from edgeprune.prune.labels import fixed, reshaped, varying
+from edgeprune.prune.labels import along, reshaped
+from edgeprune.prune.parts import whole
 from edgeprune.prune.tracer import Tracer
-
-ALIKE = frozenset({"split", "split_with_sizes", "unbind", "var_mean", "std_mean"})
-"""Operators that return several values with the same labels."""
-
-
-def concatenation(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Puts channels one after another; along any other axis it ties them."""
-    parts = node.args[0]
-    assert isinstance(parts, list | tuple)
-    nodes = [part for part in parts if isinstance(part, fx.Node)]
-    ndim = len(tracer.shape(node))
-    axis = int(tracer.argument(node, 1, "dim") or 0) % ndim
-    labels = [tracer.labels(part) for part in nodes]
-    if all(label.shape[axis] == 1 for label in labels) and all(varying(label) for label in labels):
-        for label in labels[1:]:
-            if label.shape != labels[0].shape:
-                return None
-            tracer.tie(labels[0], label)
-        return labels[0]
-    lengths = [tracer.shape(part)[axis] for part in nodes]
-    others = np.broadcast_shapes(*[tuple(1 if d == axis else n for d, n in enumerate(label.shape)) for label in labels])
-    if math.prod(others) > 1:
-        return None
-    grown = [
-        np.broadcast_to(label, [n if d == axis else 1 for d in range(ndim)])
-        for label, n in zip(labels, lengths, strict=True)
-    ]
-    return np.concatenate(grown, axis=axis)
-
-
-def split(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Takes an axis that carries no channels apart: all parts have the same labels."""
-    source = node.args[0]
-    axis = tracer.axis(node)
-    if tracer.carries(source, axis):
-        return tracer.refuse(node, "split along channels")
-    labels = tracer.labels(source)
-    return labels.squeeze(axis) if operator_of(node) == "unbind" else labels
 
 
 def view(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Merges axes; a channel axis that it splits cannot be followed."""
+    """Merges and splits axes; channels that come to lie on several axes form a grid, of which whole lines go."""
     source = node.args[0]
     labels = reshaped(tracer.labels(source), tracer.shape(source), tracer.shape(node))
-    return labels if len(varying(labels)) <= 1 else tracer.refuse(node, "channels split over several axes")
+    if len(varying(labels)) > 1:
+        tracer.grids.append(labels)
+    return labels
 
 
 def expansion(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -80,53 +43,66 @@ def transposition(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def reordering(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Flips or rolls along axes that carry no channels."""
+    """Flips or rolls; rolling channels would need another step with every cut."""
     source, axes = node.args[0], tracer.given(node, "dims")
     if not axes:
         return None
-    if any(tracer.carries(source, int(axis)) for axis in axes):
-        return tracer.refuse(node, "channels put in another order")
-    return tracer.labels(source)
-
-
-def slicing(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Takes a part of an axis that carries no channels, or all of one that does."""
-    source = node.args[0]
     labels = tracer.labels(source)
-    axis = int(tracer.argument(node, 1, "dim") or 0) % labels.ndim
-    if tracer.shape(source)[axis] == tracer.shape(node)[axis] or not tracer.carries(source, axis):
-        return labels
-    return tracer.refuse(node, "split along channels")
-
-
-def selection(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Takes one index of an axis that carries no channels."""
-    axis = tracer.axis(node)
-    if tracer.carries(node.args[0], axis):
-        return tracer.refuse(node, "split along channels")
-    return tracer.labels(node.args[0]).squeeze(axis)
+    carrying = [int(axis) for axis in axes if tracer.carries(source, int(axis))]
+    if carrying and operator_of(node) == "roll":
+        return tracer.refuse(node, "channels put in another order")
+    return np.flip(labels, tuple(carrying)) if carrying else labels
 
 
 def padding(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Adds constants around; on the channel axis they are `FIXED` channels."""
+    """Adds constants around. On the channel axis they count as filters of no layer: tied to a layer's, they may go."""
     labels = tracer.labels(node.args[0])
     pads = [int(p) for p in node.args[1]]  # type: ignore[union-attr, arg-type]
-    widths = [(0, 0)] * labels.ndim
     for k in range(len(pads) // 2):
         axis = labels.ndim - 1 - k
-        if tracer.carries(node.args[0], axis):
-            widths[axis] = (pads[2 * k], pads[2 * k + 1])
-    if any(low < 0 or high < 0 for low, high in widths):
+        low, high = pads[2 * k : 2 * k + 2]
+        if not tracer.carries(node.args[0], axis) or not (low or high):
+            continue
+        if low < 0 or high < 0 or len(varying(labels)) > 1:
+            return tracer.refuse(node, "trimmed along channels")
+        before, after = (along(tracer.ties.new(width), axis, labels.ndim) for width in (low, high))
+        labels = np.concatenate([before, whole(tracer, node.args[0], axis), after], axis=axis)
+    return labels
+
+
+def repetition(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Repeats a value along its axes, as a whole (`repeat`)."""
+    source = node.args[0]
+    times = [int(count) for count in tracer.given(node, "repeats")]
+    labels = tracer.labels(source)
+    labels = labels.reshape((1,) * (len(times) - labels.ndim) + labels.shape)
+    counts = [count if labels.shape[axis] > 1 else 1 for axis, count in enumerate(times)]
+    single = labels.size == 1 and (labels != FIXED).all() and any(count > 1 for count in times)
+    return None if single else np.tile(labels, counts)
+
+
+def channels_to_positions(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """`pixel_shuffle`: one channel out of every r x r, which go or stay together."""
+    source, size = node.args[0], int(node.args[1]) ** 2  # type: ignore[arg-type]
+    ndim = len(tracer.shape(source))
+    channels = tracer.channels(source, ndim - 3)
+    return None if channels is None else along(tracer.pin(channels.reshape(-1, size), 1).reshape(-1), ndim - 3, ndim)
+
+
+def positions_to_channels(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """`pixel_unshuffle`: r x r channels out of every one."""
+    source, size = node.args[0], int(node.args[1]) ** 2  # type: ignore[arg-type]
+    ndim = len(tracer.shape(source))
+    channels = tracer.channels(source, ndim - 3)
+    return None if channels is None else along(np.repeat(channels, size), ndim - 3, ndim)
+
+
+def channel_shuffle(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Deals channels out in turn from every group; of all groups the same places go."""
+    source, groups = node.args[0], int(node.args[1])  # type: ignore[arg-type]
+    channels = tracer.channels(source, 1)
+    if channels is None:
         return None
-    if any(low or high for low, high in widths):
-        tracer.protect(labels, f"padded with constant channels ({tracer.layer(node)}: {node.name})")
-    return np.pad(labels, widths, constant_values=FIXED)
-
-
-def item(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """One value of an operator that returns several: any of them where all are alike, else the first."""
-    source, place = node.args
-    assert isinstance(source, fx.Node)
-    if place == 0 or operator_of(source) in ALIKE:
-        return tracer.labels(source)
-    return None if node.users else fixed(len(tracer.shape(node)))
+    grid = channels.reshape(groups, -1)
+    tracer.pin(grid, 0)
+    return along(grid.T.reshape(-1), 1, len(tracer.shape(source)))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeprune.channels import ChannelMap, Space
+from edgeprune.channels import FIXED, ChannelMap, Labels, Space, varying
 from edgeprune.criteria import Criterion, FilterView, Side
 from edgeprune.errors import EdgepruneError
 from edgeprune.program import Program
@@ -62,20 +62,39 @@ class Scorer:
             mine = (layer.outputs >= space.first) & (layer.outputs < space.first + space.size)
             if mine.any() and layer.name in space.producers:
                 rows = self._state[layer.weight].detach().float().transpose(0, layer.output_axis).flatten(1)
-                part = rows.new_zeros(space.size, rows.shape[1])
-                part[torch.from_numpy(layer.outputs[mine] - space.first)] = rows[torch.from_numpy(np.flatnonzero(mine))]
-                parts.append(part)
+                if layer.output_axis and layer.groups > 1:
+                    rows = rows.repeat(layer.groups, 1)  # each group stores its filters along the same axis
+                channels = np.where(mine, layer.outputs - space.first, FIXED)
+                for turn in range(int(np.bincount(channels[mine]).max())):
+                    chosen = _occurrence(channels, turn)
+                    part = rows.new_zeros(space.size, rows.shape[1])
+                    part[torch.from_numpy(channels[chosen])] = rows[torch.from_numpy(chosen)]
+                    parts.append(part)
         return torch.cat(parts, dim=1)
 
     def _maps(self, space: Space, walk: Walk, side: Side) -> Iterator[Tensor]:
         """The space's feature maps, one batch after another, float32 [images, n, height, width]."""
         node = space.after if side == "after" else space.before
-        labels = self._map.labels[node]
-        places = torch.tensor([np.flatnonzero(labels == space.first + channel)[0] for channel in range(space.size)])
-        whole = len(places) == len(labels) and bool((places == torch.arange(len(labels))).all())
+        (axis,) = varying(self._map.labels[node])
+        channels = self._map.labels[node].reshape(-1) - space.first
+        channels = np.where((channels >= 0) & (channels < space.size), channels, FIXED)
+        turns = int(np.bincount(channels[channels != FIXED]).min())
+        places = [_occurrence(channels, turn) for turn in range(turns)]
+        whole = turns == 1 and np.array_equal(places[0], np.arange(len(channels)))
         for value in walk.stream(node):
-            maps = value if whole else value.index_select(1, places)
-            yield maps.reshape(maps.shape[0], maps.shape[1], -1, maps.shape[-1] if maps.ndim > 3 else 1).float()
+            maps = value.movedim(axis, 1)
+            if not whole:  # maps of filters that go together lie one below the other
+                maps = torch.stack([maps.index_select(1, torch.from_numpy(chosen)) for chosen in places], dim=2)
+            yield maps.reshape(maps.shape[0], space.size, -1, maps.shape[-1] if value.ndim > 3 else 1).float()
+
+
+def _occurrence(channels: Labels, turn: int) -> Labels:
+    """Where each channel stands for the first time (turn 0), the second (turn 1) and so on, `FIXED` left out."""
+    order = np.argsort(channels, kind="stable")
+    ordered = channels[order]
+    before = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    chosen: Labels = order[(before == turn) & (ordered != FIXED)]
+    return chosen
 
 
 def _first(batches: Sequence[Tensor], images: int | None) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,20 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeprune.channels import ChannelMap, kept_indices
+from edgeprune.channels import FIXED, ChannelMap, Slot, Space, varying
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
+from edgeprune.program import capture, network_of
+from edgeprune.prune.rewrite import Cutting, renumbered, rewritten
+from edgeprune.prune.trace import trace
 from edgeprune.resize import all_tensors
 
 _TOLERANCE = 1e-3
 """Largest accepted difference, as a share of the largest output: far above rounding, far below a lost filter."""
+_ROUNDING = 1e-5
+"""Above this it is worth while to see whether a graph of operators comes nearer."""
 
 
 def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
     """A new model of the same class whose stored tensors hold the kept filters only; `model` is unchanged.
 
-    One index-select per slot: `pruned(x)` equals `model(x)` with the removed filters set to zero.
+    One selection per slot: `pruned(x)` equals `model(x)` with the removed filters set to zero.
 
     Raises:
         EdgepruneError: the plan was made for another model, or names filters it does not have.
@@ -35,28 +41,77 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
     alive = channel_map.alive(plan.keep)
     tensors = all_tensors(model.module)
     cut: dict[str, Tensor] = {}
-    for slot in channel_map.slots:
-        kept = kept_indices(slot.channels, alive)
-        if len(kept) < len(slot.channels):
-            tensor = cut.get(slot.tensor, tensors[slot.tensor].detach())
-            smaller = tensor.index_select(slot.axis, torch.from_numpy(kept).to(tensor.device))
-            cut[slot.tensor] = smaller
-    pruned = replace(
-        model, module=with_tensors(model.module, _all_names(cut, tensors)), plans=(*model.plans, plan.fingerprint)
-    )
-    _check(pruned, replace(model, module=_ignoring(model.module, channel_map, alive)))
+    # Groups of a convolution first: their columns are told by the uncut rows.
+    for slot in sorted(channel_map.slots, key=lambda slot: -len(varying(slot.labels))):
+        tensor = cut.get(slot.tensor, tensors[slot.tensor].detach())
+        kept = select(tensor, slot, alive)
+        if kept is not tensor:
+            cut[slot.tensor] = kept
+    smaller = with_tensors(model.module, _all_names(cut, tensors))
+    pruned = replace(model, module=smaller, plans=(*model.plans, plan.fingerprint))
+    wanted = replace(model, module=_ignoring(model.module, channel_map, alive))
+    difference, what = _difference_on_noise(pruned, wanted)
+    if difference > _ROUNDING:
+        network = _as_graph(model, channel_map, alive, smaller, what)
+        why = model.rewritten or f"its forward has a width written into it ({what})"
+        graph = replace(pruned, module=network, rewritten=why)
+        difference_of_graph, _ = _difference_on_noise(graph, wanted)
+        if difference_of_graph < difference / 10:  # else it was rounding, in a deep network
+            pruned, difference = graph, difference_of_graph
+    if difference > _TOLERANCE:
+        raise ModelError(
+            "the cut model does not compute what the uncut one computes without the removed filters",
+            where=what,
+            fix="Its forward calculates with its width, for example x / x.shape[1]; write the number down.",
+        )
     return pruned
+
+
+def _as_graph(
+    model: Model, channel_map: ChannelMap, alive: NDArray[np.bool_], smaller: nn.Module, fault: str
+) -> nn.Module:
+    """The cut network as a graph of operators, for a forward that has a width written into it.
+
+    The sizes of images are left open where the model's own code leaves them open.
+
+    Raises:
+        ModelError: the graph would take one batch size only.
+    """
+    program = capture(model.module, model.input_shapes, any_size=True)
+    if trace(program).fingerprint != channel_map.fingerprint:
+        program = capture(model.module, model.input_shapes)
+    if not program.any_batch:
+        raise ModelError(
+            "the forward of the cut model has a width written into it, and a number of images too",
+            where=fault,
+            fix="Replace the numbers by the tensor's own sizes, for example x.flatten(1) or x.view(x.size(0), -1).",
+        )
+    cutting = Cutting(program, trace(program), alive)
+    return network_of(replace(program, constants=renumbered(cutting)), smaller, rewritten(cutting))
+
+
+def select(tensor: Tensor, slot: Slot, alive: NDArray[np.bool_]) -> Tensor:
+    """What stays of a stored tensor along one axis; the tensor itself if all of it does."""
+    stays = (slot.labels == FIXED) | alive[slot.labels]
+    if stays.all():
+        return tensor
+    if varying(slot.labels) == (slot.axis,):
+        return tensor.index_select(slot.axis, torch.from_numpy(np.flatnonzero(stays)).to(tensor.device))
+    # Each group of rows keeps columns of its own, equally many.
+    mask = torch.from_numpy(stays.reshape(stays.shape[:2])).to(tensor.device)
+    return tensor[mask].reshape(len(tensor), -1, *tensor.shape[2:])
 
 
 def _ignoring(module: nn.Module, channel_map: ChannelMap, alive: NDArray[np.bool_]) -> nn.Module:
     """A copy whose layers give no weight to the removed filters that they read."""
     tensors = all_tensors(module)
+    reading = {(layer.weight, layer.input_axis) for layer in channel_map.layers}
     ignoring: dict[str, Tensor] = {}
-    for layer in channel_map.layers:
-        gone = np.setdiff1d(np.arange(len(layer.inputs)), kept_indices(layer.inputs, alive))
-        if len(gone):
-            weight = ignoring.get(layer.weight, tensors[layer.weight].detach())
-            ignoring[layer.weight] = weight.index_fill(layer.input_axis, torch.from_numpy(gone).to(weight.device), 0)
+    for slot in channel_map.slots:
+        gone = (slot.labels != FIXED) & ~alive[slot.labels]
+        if (slot.tensor, slot.axis) in reading and gone.any():
+            weight = ignoring.get(slot.tensor, tensors[slot.tensor].detach())
+            ignoring[slot.tensor] = weight.masked_fill(torch.from_numpy(gone).to(weight.device), 0)
     return with_tensors(module, _all_names(ignoring, tensors))
 
 
@@ -86,32 +141,38 @@ def check_plan(plan: PruningPlan, channel_map: ChannelMap) -> None:
             )
         if space.protected and len(kept) < space.size:
             raise EdgepruneError(f"the plan cuts space {name!r}, which is protected: {space.protected}")
+        _check_cells(space, kept)
 
 
-def _check(pruned: Model, ignoring: Model) -> None:
-    """Compare the cut model with the uncut one that ignores the removed filters, on noise.
+def _check_cells(space: Space, kept: tuple[int, ...]) -> None:
+    counts = Counter(space.cells[index] for index in kept) if space.cells else {}
+    if counts and (len(counts) < len(set(space.cells)) or len(set(counts.values())) > 1):
+        raise EdgepruneError(
+            f"the plan does not keep equally many filters in each of the {len(set(space.cells))} groups of space "
+            f"{space.name!r}"
+        )
+    if any(not set(part) & set(kept) for part in space.parts):
+        raise EdgepruneError(f"the plan keeps none of the filters that a layer or a part of space {space.name!r} has")
 
-    What a trace cannot see (a width that the forward pass writes into its arithmetic) shows here.
+
+def _difference_on_noise(pruned: Model, wanted: Model) -> tuple[float, str]:
+    """How the cut model differs from the uncut one that ignores the removed filters, as a share of the largest output.
+
+    Also in words. What a trace cannot see (a width that the forward pass writes into its arithmetic) shows here. A
+    model that does not run differs infinitely.
     """
-    images = torch.randn(2, *pruned.input.shape, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, *shape, generator=random) for shape in pruned.input_shapes]
     with torch.no_grad():
-        wanted = _tensors(ignoring.module(images))
+        outputs = _tensors(wanted.module(*inputs))
         try:
-            found = _tensors(pruned.module(images))
+            found = _tensors(pruned.module(*inputs))
         except Exception as error:  # the user's own forward may raise anything
-            raise ModelError(
-                "the cut model does not run: its forward has a width written into it",
-                where=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-                fix="Replace the number by the tensor's own size, for example x.flatten(1) or x.view(x.size(0), -1).",
-            ) from error
-    for one, other in zip(found, wanted, strict=True):
-        difference, size = _difference(one, other), float(_finite(other).abs().max())
-        if difference > _TOLERANCE * size:
-            raise ModelError(
-                "the cut model does not compute what the uncut one computes without the removed filters",
-                where=f"outputs of up to {size:.3g} differ by up to {difference:.3g}",
-                fix="Its forward calculates with its width, for example x / x.shape[1]; write the number down.",
-            )
+            return math.inf, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    differences = [(_difference(one, other), other) for one, other in zip(found, outputs, strict=True)]
+    shares = [difference / max(float(_finite(other).abs().max()), 1e-30) for difference, other in differences]
+    worst = max(shares, default=0.0)
+    return worst, f"outputs differ by up to {worst:.2g} of the largest"
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -128,5 +189,5 @@ def _tensors(output: Any) -> list[Tensor]:
     """The tensors that a model returns: one, or those of a list, tuple or dictionary."""
     if isinstance(output, Tensor):
         return [output]
-    values = output.values() if isinstance(output, Mapping) else output
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
     return [tensor for value in values for tensor in _tensors(value)]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from torch import fx
 
-from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Slot, Space
+from edgeprune.channels import FIXED, ChannelMap, Choice, Labels, Layer, Slot, Space
 from edgeprune.program import Program, layer_of, operator_of
-from edgeprune.prune.labels import fixed, on_axis
-from edgeprune.prune.operators import ACTIVATIONS, CONVOLUTIONS, IDENTITIES, POOLS, REDUCTIONS, RULES, TRANSPOSED, VIEWS
+from edgeprune.prune.labels import compress, fixed
+from edgeprune.prune.operators import RULES
+from edgeprune.prune.spaces import Members, find_spaces
+from edgeprune.prune.taps import find_taps, is_linear
 from edgeprune.prune.tracer import LayerRow, Tracer, layer_name
-
-_AFTER_ACTIVATION = IDENTITIES | POOLS | REDUCTIONS | VIEWS
 
 
 def trace(program: Program) -> ChannelMap:
@@ -30,7 +29,7 @@ def trace(program: Program) -> ChannelMap:
         tracer.read_whole(node)
     for node in program.outputs:
         tracer.protect(tracer.labels(node), "network output")
-    return _channel_map(tracer)
+    return _channel_map(tracer, find_spaces(tracer))
 
 
 def _labels(tracer: Tracer, node: fx.Node) -> Labels:
@@ -46,36 +45,30 @@ def _labels(tracer: Tracer, node: fx.Node) -> Labels:
     return fixed(len(tracer.shape(node)))
 
 
-def _channel_map(tracer: Tracer) -> ChannelMap:
+def _channel_map(tracer: Tracer, members: Sequence[Members]) -> ChannelMap:
     """Number the filters space by space and rewrite everything found in those numbers."""
     roots = tracer.ties.roots()
-    members = _spaces(tracer, roots)
     table = np.full(len(roots) + 1, FIXED, dtype=np.int64)  # the last entry is what FIXED reads
     first = 0
-    for atoms in members:
-        unique = np.unique(roots[atoms])
-        table[unique] = np.arange(first, first + len(unique))
-        first += len(unique)
+    for found in members:
+        table[found.roots] = np.arange(first, first + len(found.roots))
+        first += len(found.roots)
     table[:-1] = table[roots]
 
     def channels(labels: Labels) -> Labels:
         return table[labels]
 
     layers = tuple(_layer(tracer, row, channels(row.outputs), channels(row.inputs)) for row in tracer.layers)
-    flat = {
-        name: on_axis(labels, 1, tracer.program.shapes[name][1])
-        for name, labels in tracer.found.items()
-        if labels.ndim > 1
-    }
-    labels = {name: channels(found) for name, found in flat.items() if found is not None and (found != FIXED).any()}
-    spaces = tuple(_space(tracer, atoms, channels(atoms), layers, labels) for atoms in members)
+    written = {name: channels(found) for name, found in tracer.found.items() if (found != FIXED).any()}
+    labels = {name: compress(found) for name, found in written.items() if (found != FIXED).any()}
+    names = _names(members)
+    slots = [Slot(tensor, axis, compress(channels(found), axis)) for (tensor, axis), found in tracer.slots.items()]
     return ChannelMap(
-        spaces=spaces,
-        slots=tuple(
-            Slot(tensor, axis, channels(found))
-            for (tensor, axis), found in tracer.slots.items()
-            if (found != FIXED).any()
+        spaces=tuple(
+            _space(tracer.program, name, found, channels(found.roots), layers, labels, tracer.sums)
+            for name, found in zip(names, members, strict=True)
         ),
+        slots=tuple(slot for slot in slots if (slot.labels != FIXED).any()),
         layers=layers,
         labels=labels,
         shapes={
@@ -83,112 +76,60 @@ def _channel_map(tracer: Tracer) -> ChannelMap:
             for name, tensor in tracer.program.stored.items()
             if name.startswith("p_")
         },
+        choices=tuple(Choice(name, channels(chosen_from)) for name, chosen_from in tracer.choices.items()),
     )
 
 
-def _spaces(tracer: Tracer, roots: Labels) -> list[Labels]:
-    """The filters of each space: layers that share any tied filter are decided on together."""
-    group = {first: first for first in tracer.producers}
-    owner: dict[int, int] = {}
-
-    def top(first: int) -> int:
-        while group[first] != first:
-            first = group[first]
-        return first
-
-    for first, (_, count) in tracer.producers.items():
-        for root in set(roots[first : first + count].tolist()):
-            other = top(owner.setdefault(root, first))
-            low, high = sorted((other, top(first)))
-            group[high] = low
-    gathered: dict[int, list[int]] = defaultdict(list)
-    for first, (_, count) in tracer.producers.items():
-        gathered[top(first)].extend(range(first, first + count))
-    return [np.array(atoms, dtype=np.int64) for _, atoms in sorted(gathered.items())]
+def _names(members: Sequence[Members]) -> list[str]:
+    """A name for each space: that of its first layer, with a number if a space before it has that name too."""
+    names: list[str] = []
+    for found in members:
+        same = sum(other.producers[0] == found.producers[0] for other in members[: len(names)])
+        names.append(f"{found.producers[0]}#{same + 1}" if same else found.producers[0])
+    return names
 
 
 def _layer(tracer: Tracer, row: LayerRow, outputs: Labels, inputs: Labels) -> Layer:
-    node = row.node
-    bias = tracer.stored(tracer.argument(node, 2, "bias"))
-    source, weight = node.args[0], tracer.stored(node.args[1])
-    assert isinstance(source, fx.Node)
+    weight = tracer.stored(row.weight)
     assert weight is not None
     return Layer(
         name=layer_name(weight),
-        node=node.name,
-        source=source.name,
+        node=row.node.name,
+        source=row.source.name,
         weight=weight,
-        bias=bias or "",
+        bias=tracer.stored(row.bias) or "",
         unit_macs=row.unit_macs,
         outputs=outputs,
         inputs=inputs,
         output_axis=row.output_axis,
+        groups=row.groups,
     )
 
 
 def _space(
-    tracer: Tracer, atoms: Labels, channels: Labels, layers: tuple[Layer, ...], labels: dict[str, Labels]
+    program: Program,
+    name: str,
+    members: Members,
+    channels: Labels,
+    layers: tuple[Layer, ...],
+    labels: dict[str, Labels],
+    sums: set[int],
 ) -> Space:
     first, last = int(channels.min()), int(channels.max())
-    made_by = [tracer.producers[atom][0] for atom in atoms.tolist() if atom in tracer.producers]
-    producers = tuple(dict.fromkeys(made_by))  # a layer that is used twice makes them twice
     consumers = [layer for layer in layers if ((layer.inputs >= first) & (layer.inputs <= last)).any()]
-    reason = next((tracer.reasons[atom] for atom in sorted(_tied(tracer, atoms)) if atom in tracer.reasons), "")
-    after, before = _taps(tracer, consumers, labels, set(range(first, last + 1)))
+    after, before = find_taps(program, consumers, labels, set(range(first, last + 1)))
     return Space(
-        name=producers[0],
+        name=name,
         first=first,
         size=last - first + 1,
-        producers=producers,
+        producers=members.producers,
         consumers=tuple(dict.fromkeys(layer.name for layer in consumers)),
-        protected=reason or ("" if consumers else "no layer reads it"),
-        residual=not tracer.sums.isdisjoint(atoms.tolist()),
-        linear=bool(consumers) and all(_is_linear(tracer.program, layer.source) for layer in consumers),
+        protected=members.protected or ("" if consumers else "no layer reads it"),
+        residual=not sums.isdisjoint(members.atoms.tolist()),
+        linear=bool(consumers) and all(is_linear(program, layer.source) for layer in consumers),
         after=after,
         before=before,
+        cells=members.cells,
+        parts=members.parts,
+        repeat=members.repeat,
     )
-
-
-def _is_linear(program: Program, name: str) -> bool:
-    """Whether a node's value comes from its layers without an activation or a gate on the way."""
-    waiting = [node for node in program.nodes if node.name == name]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if operator_of(node) in ACTIVATIONS or operator_of(node) == "mul":
-            return False
-        if operator_of(node) not in CONVOLUTIONS | TRANSPOSED | {"linear"}:
-            new = [source for source in node.all_input_nodes if source.op == "call_function" and source not in seen]
-            seen.update(new)
-            waiting += new
-    return True
-
-
-def _tied(tracer: Tracer, atoms: Labels) -> set[int]:
-    return set(atoms.tolist()) | {tracer.ties.root(atom) for atom in atoms.tolist()}
-
-
-def _taps(tracer: Tracer, consumers: list[Layer], labels: dict[str, Labels], wanted: set[int]) -> tuple[str, str]:
-    """The nodes that show all of a space's feature maps after and before the activation; empty where none does."""
-    nodes = {node.name: node for node in tracer.program.nodes}
-
-    def shows(node: Any) -> bool:
-        return isinstance(node, fx.Node) and wanted <= set(labels.get(node.name, ()))
-
-    def back(node: fx.Node | None, through: frozenset[str]) -> fx.Node | None:
-        """The first node, going back, whose operator is neither one of `through` nor a concatenation with others."""
-        while node is not None and (operator_of(node) in through or operator_of(node) == "cat"):
-            source = node.args[0]
-            if isinstance(source, list | tuple):
-                source = next(filter(shows, source), None)
-                if source is None:
-                    return node
-            node = source if isinstance(source, fx.Node) and source.op == "call_function" else None
-        return node
-
-    for layer in consumers:
-        after = back(nodes.get(layer.source), _AFTER_ACTIVATION)
-        before = back(after, _AFTER_ACTIVATION | ACTIVATIONS)
-        if after is not None and before is not None and shows(after) and shows(before):
-            return after.name, before.name
-    return "", ""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgeprune.channels import FIXED, Labels
+from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import Program, layer_of, operator_of
-from edgeprune.prune.labels import Ties, fixed, on_axis, varying
+from edgeprune.prune.labels import Ties, along, fixed, on_axis
 
 
 def layer_name(weight: str) -> str:
@@ -24,10 +24,29 @@ class LayerRow:
     """A convolution or linear layer as met: see `edgeprune.channels.Layer`."""
 
     node: fx.Node
+    source: fx.Node
+    weight: fx.Node
+    bias: fx.Node | None
     unit_macs: int
     outputs: Labels
     inputs: Labels
     output_axis: int
+    groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Even:
+    """Label arrays that must stay equally long.
+
+    Attributes:
+        parts: one array for each part, all of one length.
+        reason: what asks for it, for messages.
+        needed: whether the network cannot be cut otherwise; else only the user's own class could not run it.
+    """
+
+    parts: tuple[Labels, ...]
+    reason: str
+    needed: bool
 
 
 @dataclass
@@ -38,11 +57,15 @@ class Tracer:
         program: what is traced.
         ties: which filters go together.
         found: node -> its labels.
-        slots: (stored tensor, axis) -> labels.
+        slots: (stored tensor, axis) -> labels, an array that broadcasts against the tensor.
         reasons: filter -> why it is protected.
         producers: first filter -> (layer, count), in the order met.
         layers: rows for counting.
         sums: filters that are added to filters of another layer.
+        evens: parts that must stay equally long.
+        parts: label arrays of which something must stay.
+        grids: labels that change along several axes.
+        choices: constant -> labels of the axis that it chooses channels from.
         noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
 
@@ -54,6 +77,10 @@ class Tracer:
     producers: dict[int, tuple[str, int]] = field(default_factory=dict)
     layers: list[LayerRow] = field(default_factory=list)
     sums: set[int] = field(default_factory=set)
+    evens: list[Even] = field(default_factory=list)
+    parts: list[Labels] = field(default_factory=list)
+    grids: list[Labels] = field(default_factory=list)
+    choices: dict[str, Labels] = field(default_factory=dict)
     noted: set[tuple[str, int]] = field(default_factory=set)
 
     def shape(self, node: Any) -> tuple[int, ...]:
@@ -110,24 +137,28 @@ class Tracer:
         return atoms
 
     def slot(self, operand: Any, axis: int, channels: Labels) -> None:
-        """Note what an axis of an operand carries.
+        """Note what an axis of an operand carries, by one channel for each index."""
+        if isinstance(operand, fx.Node):
+            self.slot_of_labels(operand, axis, along(channels, axis, len(self.shape(operand))))
+
+    def slot_of_labels(self, operand: fx.Node, axis: int, labels: Labels) -> None:
+        """Note what an axis of an operand carries, by labels that broadcast against it.
 
         A stored tensor that is used twice ties its two uses; channels that meet a computed one stay.
         """
-        if not isinstance(operand, fx.Node):
-            return
         tensor = self.stored(operand)
         if tensor is None:
-            self.protect(
-                channels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})"
-            )
+            self.protect(labels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})")
             return
         self.noted.add((tensor, axis))
-        known = self.slots.setdefault((tensor, axis), channels)
-        if known is not channels:
-            mixed = (known == FIXED) != (channels == FIXED)
-            self.protect(np.where(known == FIXED, channels, known)[mixed], f"{tensor} is used twice in different ways")
-            self.ties.tie(known, channels)
+        known = self.slots.setdefault((tensor, axis), labels)
+        if known is not labels:
+            one, other = np.broadcast_arrays(known, labels)
+            mixed = (one == FIXED) != (other == FIXED)
+            self.protect(np.where(one == FIXED, other, one)[mixed], f"{tensor} is used twice in different ways")
+            self.ties.tie(one, other)
+            if one.shape != known.shape:
+                self.slots[tensor, axis] = np.where(one == FIXED, other, one)
 
     def read_whole(self, node: fx.Node) -> None:
         """Every axis of a stored tensor that this node reads, and that no rule has noted, is read whole."""
@@ -153,11 +184,25 @@ class Tracer:
             self.protect(self.labels(argument), reason)
         return None
 
-    def layer_row(
-        self, node: fx.Node, unit_macs: int, outputs: Labels, inputs: Labels, *, output_axis: int = 0
-    ) -> None:
-        """Note a layer for counting."""
-        self.layers.append(LayerRow(node, unit_macs, outputs, inputs, output_axis))
+    def pin(self, labels: Labels, axis: int) -> Labels:
+        """Keep the length of one axis of a grid of labels, by tying everything along it; the labels along the rest."""
+        first = labels.take([0], axis=axis)
+        self.ties.tie(*np.broadcast_arrays(labels, first))
+        mixed = (labels == FIXED) != (first == FIXED)
+        if mixed.any():
+            self.protect(labels, "channels and constants side by side")
+        return first
+
+    def alone(self, node: fx.Node, labels: Labels) -> Labels:
+        """A single filter that meets many channels stays, so that it does not tie them all together."""
+        if labels.size > 1:
+            return labels
+        self.protect(labels, f"one filter that all channels meet ({self.layer(node)}: {node.name})")
+        return fixed(labels.ndim)
+
+    def is_grid(self, node: Any) -> bool:
+        """Whether the labels of a node's value change along several axes."""
+        return len(varying(self.labels(node))) > 1
 
     def operand(self, node: Any, ndim: int) -> Labels:
         """Labels of an operand, with leading axes added as broadcasting does."""
