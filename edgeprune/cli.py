@@ -16,7 +16,16 @@ from rich.console import Console
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.listings import AsJson, criteria, devices_app, models
-from edgeprune.request import DEFAULT_RATIO, DEMO, Request, parse_budget, parse_numbers, parse_settings, parse_shape
+from edgeprune.request import (
+    DEFAULT_RATIO,
+    DEMO,
+    Request,
+    parse_budget,
+    parse_more_shapes,
+    parse_numbers,
+    parse_settings,
+    parse_shape,
+)
 from edgeprune.terminal import Talk, print_description, print_json, print_plan
 
 app = typer.Typer(
@@ -227,7 +236,10 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: 
 def inspect(
     model: Annotated[str, typer.Argument(help=_MODEL)],
     weights: Weights = None,
-    input_shape: InputShape = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Channels x height x width, e.g. 3x224x224; further inputs follow a comma."),
+    ] = None,
     scope: Scope = "inner",
     as_json: AsJson = False,
     as_dot: Annotated[bool, typer.Option("--dot", help="Print a drawing for Graphviz instead.")] = False,
@@ -236,7 +248,13 @@ def inspect(
 
     Needs neither images nor weights.
     """
-    request = Request(model=model, weights=weights, input_shape=parse_shape(input_shape), scope=scope)  # type: ignore[arg-type]
+    request = Request(
+        model=model,
+        weights=weights,
+        input_shape=parse_shape(input_shape and input_shape.partition(",")[0]),
+        more_inputs=parse_more_shapes(input_shape),
+        scope=scope,  # type: ignore[arg-type]
+    )
     request.check()
     if as_json and as_dot:
         raise UsageError("--json and --dot exclude each other", fix="Give one of them.")

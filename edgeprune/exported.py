@@ -6,7 +6,7 @@ import copy
 import io
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
+from edgeprune.conditions import from_guard, understood
 from edgeprune.errors import TraceError
-from edgeprune.functional import functional
+from edgeprune.functional import DROPOUTS, functional
 from edgeprune.graph import Result, result_of
 from edgeprune.resize import all_tensors
 from edgeprune.traceable import check_traceable
@@ -30,18 +31,23 @@ BATCH, BATCH_AND_SIZE = (0,), (0, 2, 3)
 _OWN_NAMES = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - frozenset(dir(nn.Module()))
 """What torch's graphs call their own parts: a module may not have parts of these names where they meet."""
 
+_CHOOSE = "Rewrite the named line so that it does not depend on the values of tensors, for example with torch.where."
+_SIMPLIFY = "Does the model itself run on such images? If it does, rewrite the named line with plain torch operators."
+
 
 @dataclass(frozen=True, eq=False)
 class Exported:
     """A forward pass.
 
     Attributes:
-        graph: placeholders, functional ATen operators whose `val` is their value's shape and type, a tuple returned.
+        graph: placeholders, functional ATen operators, a tuple returned; nodes know their module and line of code.
         stored: placeholder -> name of the parameter or buffer.
         constants: placeholder -> tensor that the forward pass made itself.
         inputs: placeholders of the inputs.
         result: how the outputs are given back.
+        shapes: node -> shape of its (first) tensor for the example; a node without a tensor is absent.
         free: the axes of images that may have any length: (), (0,) or (0, 2, 3).
+        conditions: on the shapes of inputs for which the graph stands, see `edgeprune.conditions`.
     """
 
     graph: fx.Graph
@@ -49,7 +55,9 @@ class Exported:
     constants: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     result: Result
+    shapes: Mapping[str, tuple[int, ...]]
     free: tuple[int, ...]
+    conditions: tuple[str, ...]
 
 
 def export(module: nn.Module, images: tuple[Tensor, ...], *, any_size: bool) -> Exported:
@@ -80,7 +88,7 @@ def export(module: nn.Module, images: tuple[Tensor, ...], *, any_size: bool) -> 
     raise TraceError(
         "the model cannot be traced by torch.export",
         where=_told(failure),
-        fix="Rewrite the named line so that it does not depend on the values of tensors.",
+        fix=_CHOOSE if "data-dependent" in str(failure) else _SIMPLIFY,
     ) from failure
 
 
@@ -101,7 +109,7 @@ def run_shapes(graph: fx.Graph, known: Mapping[str, Tensor], images: Mapping[str
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
             if n.op != "output":
-                note_shape(shapes, n.name, value)
+                _note_shape(shapes, n.name, value)
             return value
 
     device = next((tensor.device for tensor in known.values()), torch.device("cpu"))
@@ -135,15 +143,16 @@ def _other(shape: tuple[int, ...], free: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0] + 1, *(length * (1 + (twice and axis > 1)) for axis, length in enumerate(shape) if axis))
 
 
-def exported_shapes(graph: fx.Graph) -> dict[str, tuple[int, ...]]:
-    """The shape of every node's (first) tensor, for the images that the graph was exported with."""
+def _shapes(graph: fx.Graph) -> dict[str, tuple[int, ...]]:
+    """The shapes that export left at the nodes; the rest of what it left there, tensors without numbers, is dropped."""
     shapes: dict[str, tuple[int, ...]] = {}
     for node in graph.nodes:
-        note_shape(shapes, node.name, node.meta.get("val"))
+        _note_shape(shapes, node.name, node.meta.get("val"))
+        node.meta = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
     return shapes
 
 
-def note_shape(shapes: dict[str, tuple[int, ...]], name: str, value: Any) -> None:
+def _note_shape(shapes: dict[str, tuple[int, ...]], name: str, value: Any) -> None:
     """Enter the shape of a value, or of the first of several, if it is a tensor."""
     first = value[0] if isinstance(value, tuple | list) and value else value
     if isinstance(first, Tensor):
@@ -179,14 +188,41 @@ def _export(module: nn.Module, images: tuple[Tensor, ...], free: tuple[int, ...]
     # A copied graph has other names for placeholders that are called as a built-in of Python is, "input".
     pairs = zip(*(one.find_nodes(op="placeholder") for one in (program.graph, graph)), strict=True)
     names = {old.name: new.name for old, new in pairs}
+    inputs = tuple(names[str(name)] for name in signature.user_inputs)
     return Exported(
         graph=graph,
         stored={names[name]: tensor for name, tensor in stored.items()},
         constants={names[name]: program.constants[key] for name, key in made.items()},
-        inputs=tuple(names[str(name)] for name in signature.user_inputs),
+        inputs=inputs,
         result=result_of(pytree.tree_unflatten(outputs, program.call_spec.out_spec)),
+        shapes=_shapes(graph),
         free=free,
+        conditions=_conditions(program, inputs, images, axes),
     )
+
+
+def _conditions(
+    program: ExportedProgram, names: tuple[str, ...], images: tuple[Tensor, ...], free: Sequence[Mapping[int, Any]]
+) -> tuple[str, ...]:
+    """For which inputs the graph stands: what export took for granted when it chose a branch, and the fixed lengths.
+
+    Any number of images from one on: that the graph stands for a single one is for its user to check.
+
+    Raises:
+        ValueError: export took something for granted that is not a condition on shapes.
+    """
+    found = []
+    for name, image, own in zip(names, images, free, strict=True):
+        for axis, length in enumerate(image.shape):
+            if axis not in own:
+                found.append(f"{name}[{axis}] == {length}")
+            elif axis > 0:
+                found.append(f"{name}[{axis}] >= 2")  # export takes a free length to be more than one
+    noted = [from_guard(guard) for guard in getattr(program, "_guards_code", None) or ()]
+    strange = [guard for guard in noted if not understood(guard, names)]
+    if strange:
+        raise ValueError(f"the graph depends on {strange[0]}")
+    return (*found, *noted)
 
 
 def _decomposed(program: ExportedProgram, module: nn.Module) -> ExportedProgram:
@@ -194,6 +230,10 @@ def _decomposed(program: ExportedProgram, module: nn.Module) -> ExportedProgram:
     if taken:
         what = f"the model has a part named {taken[0]!r}, which torch.export takes for its own"
         raise TraceError(what, where=type(module).__name__, fix="Give that attribute another name.")
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.detach.default or (node.target in DROPOUTS and not node.args[2]):
+            # These give back the memory that they read (dropout: in eval mode); torch's pass takes them for copies.
+            node.target, node.args = torch.ops.aten.alias.default, node.args[:1]
     decomposed: ExportedProgram = program.run_decompositions({})
     return decomposed
 

@@ -57,14 +57,13 @@ class _Rewriting:
 
     def _written(self, node: fx.Node) -> Any:
         target = node.target
-        assert callable(target)
         if not isinstance(target, torch._ops.OpOverload):
-            if getattr(target, "__module__", "") not in ("_operator", "math", "torch"):
+            if isinstance(target, str) or target.__module__ not in ("_operator", "math", "torch"):
                 raise _NotPlainError
             self._see(node, node.all_input_nodes)
             return self.add(target, node, *self._read(node))
         if target in _SPELLINGS:
-            if target in _DROPOUTS:
+            if target in DROPOUTS:
                 self._is_now(node, node.all_input_nodes[0])
             elif target is not aten.batch_norm.default:
                 self._see(node, node.all_input_nodes[:1])
@@ -188,10 +187,10 @@ def _chunk(writing: _Rewriting, node: fx.Node, x: fx.Node, count: int, axis: int
 _COMPARISONS = frozenset(
     {"eq_", "ne_", "lt_", "le_", "gt_", "ge_", "logical_and_", "logical_or_", "logical_xor_", "logical_not_"}
 )
-_DROPOUTS = frozenset({aten.dropout.default, aten.dropout_.default})
+DROPOUTS = frozenset({aten.dropout.default, aten.dropout_.default})
 _SPELLINGS: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     aten.batch_norm.default: _batch_norm,
-    **dict.fromkeys(_DROPOUTS, _dropout),
+    **dict.fromkeys(DROPOUTS, _dropout),
     aten.flatten.using_ints: _flatten,
     aten.reshape.default: _reshape,
     aten.view.default: _reshape,  # the same, and does not mind how the memory is laid out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import TraceError
+from edgeprune.conditions import holds
+from edgeprune.errors import ModelError, TraceError
 
 Result = Any
 """How outputs are given back, as JSON: the name of a node; None, a number or a bool as it is; or one of {"tuple":
@@ -31,6 +32,8 @@ class Computation:
         constants: placeholders of the tensors that the forward pass made itself.
         inputs: placeholders of the inputs, in order.
         result: how the outputs are given back.
+        conditions: on the shapes of inputs, see `edgeprune.conditions`: where one is not met, the graph does not stand
+            for what was captured.
     """
 
     graph: fx.Graph
@@ -38,6 +41,7 @@ class Computation:
     constants: tuple[str, ...]
     inputs: tuple[str, ...]
     result: Result
+    conditions: tuple[str, ...]
 
 
 class GraphNetwork(nn.Module):
@@ -53,6 +57,7 @@ class GraphNetwork(nn.Module):
         inputs: placeholders of the inputs, in order.
         result: how to give the outputs back.
         unsaved: names of the buffers that `state_dict` leaves out.
+        conditions: as in `Computation`.
     """
 
     computation: Computation
@@ -66,9 +71,10 @@ class GraphNetwork(nn.Module):
         inputs: tuple[str, ...],
         result: Result,
         unsaved: Collection[str] = (),
+        conditions: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self.computation = Computation(graph, dict(stored), tuple(constants), tuple(inputs), result)
+        self.computation = Computation(graph, dict(stored), tuple(constants), tuple(inputs), result, tuple(conditions))
         for name, tensor in tensors.items():
             _hold(self, name, tensor, saved=name not in unsaved)
         for name, tensor in constants.items():
@@ -76,9 +82,14 @@ class GraphNetwork(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor, *more: Tensor) -> Any:
-        """Perform the operators; returns tensors in the same tuples, lists and dicts as the user's own class does."""
+        """Perform the operators; returns tensors in the same tuples, lists and dicts as the user's own class does.
+
+        Raises:
+            ModelError: the graph does not stand for inputs of these shapes.
+        """
         does, graph = self.computation, self.computation.graph
         known: dict[str, Tensor] = dict(zip(does.inputs, (image, *more), strict=True))
+        check_shapes(does, {name: tensor.shape for name, tensor in known.items()})
         known |= {placeholder: _tensor(self, name) for placeholder, name in does.stored.items()}
         known |= constants_of(self)
         start = {node: known[node.name] for node in graph.find_nodes(op="placeholder")}
@@ -86,6 +97,22 @@ class GraphNetwork(nn.Module):
         returned = graph.output_node().args[0]
         assert isinstance(returned, tuple)
         return give(does.result, dict(zip(map(str, returned), values, strict=True)))
+
+
+def check_shapes(does: Computation, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse inputs that a computation does not stand for.
+
+    Raises:
+        ModelError: a condition is not met.
+    """
+    for condition in does.conditions:
+        if not holds(condition, shapes):
+            told = ", ".join(f"{name}: {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+            raise ModelError(
+                f"this network was captured for inputs where {condition}, and is not known for others",
+                where=told,
+                fix="Capture and cut it again with --input of that size.",
+            )
 
 
 def perform(node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from edgeprune.conditions import understood
 from edgeprune.errors import ModelError
 from edgeprune.graph import CONSTANTS, GraphNetwork, leaves
 from edgeprune.resize import all_tensors
@@ -43,6 +44,7 @@ def to_json(network: GraphNetwork) -> dict[str, Any]:
         "constants": list(does.constants),
         "nodes": [_node_to_json(node) for node in does.graph.nodes if node.op == "call_function"],
         "result": does.result,
+        "conditions": list(does.conditions),
         "tensors": {name: _tensor_to_json(tensor, name in saved) for name, tensor in all_tensors(network).items()},
     }
 
@@ -64,6 +66,9 @@ def from_json(document: Mapping[str, Any]) -> GraphNetwork:
             nodes[told["name"]] = _node_from_json(graph, told, nodes)
         graph.output(tuple(nodes[name] for name in dict.fromkeys(leaves(document["result"]))))
         prefix = f"{CONSTANTS}."
+        conditions = [condition for condition in document["conditions"] if understood(condition, document["inputs"])]
+        if conditions != document["conditions"]:
+            raise ValueError("a condition on the shapes of inputs cannot be read")
         return GraphNetwork(
             graph=graph,
             stored=document["stored"],
@@ -72,6 +77,7 @@ def from_json(document: Mapping[str, Any]) -> GraphNetwork:
             inputs=tuple(document["inputs"]),
             result=document["result"],
             unsaved={name for name, told in document["tensors"].items() if told["kind"] == "unsaved buffer"},
+            conditions=conditions,
         )
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelError(f"the saved graph is not whole: {type(error).__name__}: {error}") from error

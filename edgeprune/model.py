@@ -138,6 +138,7 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
         "weights": model.weights,
         "more_inputs": [list(shape) for shape in model.more_inputs],
         "graph": graph,
+        "rewritten": model.rewritten,
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "shared": shared,
@@ -174,7 +175,8 @@ def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None =
     module = with_tensors(module, stored)
     _run(module, (spec.shape, *more_inputs), source)
     plans = tuple(document["plans"])
-    return Model(module, spec, document["name"], source, plans, document["weights"], more_inputs)
+    told = {"weights": document["weights"], "rewritten": document["rewritten"]}
+    return Model(module, spec, document["name"], source, plans, more_inputs=more_inputs, **told)
 
 
 def _unfilled(
@@ -222,7 +224,7 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError("there is no saved model", where=str(path), fix="Name the folder of a finished run.")
     try:
-        document = {"more_inputs": [], "graph": None, **read_json(path, SCHEMA)}  # these two came later
+        document = {"more_inputs": [], "graph": None, "rewritten": "", **read_json(path, SCHEMA)}  # these came later
         InputSpec.from_json(document["input"])
     except KeyError as error:
         raise ModelError(f"not a saved model: {error} is missing", where=str(path)) from error
@@ -230,7 +232,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ModelError(f"not a saved model: {error.what}", where=str(path), fix=error.fix) from error
     kinds: dict[str, Any] = {"name": str, "source": str, "plans": list, "weights": str}
     kinds |= {"tensors": dict, "shared": dict, "tensors_sha256": str, "source_sha256": str | None}
-    kinds |= {"more_inputs": list, "graph": dict | None}
+    kinds |= {"more_inputs": list, "graph": dict | None, "rewritten": str}
     wrong = [key for key, kind in kinds.items() if key not in document or not isinstance(document[key], kind)]
     if wrong:
         raise ModelError(f"not a saved model: {', '.join(wrong)} missing or of the wrong kind", where=str(path))

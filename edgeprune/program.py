@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from edgeprune.exported import BATCH, BATCH_AND_SIZE, export, exported_shapes, run_shapes, takes_other_sizes
-from edgeprune.graph import GraphNetwork, Result, constants_of, perform
+from edgeprune.errors import TraceError
+from edgeprune.exported import BATCH, BATCH_AND_SIZE, export, run_shapes, takes_other_sizes
+from edgeprune.graph import GraphNetwork, Result, check_shapes, constants_of, perform
 from edgeprune.resize import all_tensors
 
 Shape = tuple[int, ...]
@@ -36,6 +37,7 @@ class Program:
         shapes: node -> shape of its (first) tensor for a batch of `batch` images; a node without a tensor is absent.
         batch: the batch size of `shapes`.
         any_batch: whether other batch sizes may be run.
+        conditions: on the shapes of inputs for which the graph stands, see `edgeprune.conditions`.
         any_size: whether images of another height and width may be run; False also where that was not tried.
     """
 
@@ -48,6 +50,7 @@ class Program:
     batch: int
     any_batch: bool
     any_size: bool = False
+    conditions: tuple[str, ...] = ()
 
     @property
     def input(self) -> str:
@@ -152,10 +155,11 @@ def capture(module: nn.Module, shape: Shape | Sequence[Shape], batch: int = 2, *
         constants=found.constants,
         inputs=found.inputs,
         result=found.result,
-        shapes=exported_shapes(found.graph),
+        shapes=found.shapes,
         batch=batch,
         any_batch=0 in found.free,
         any_size=2 in found.free,
+        conditions=found.conditions,
     )
 
 
@@ -182,6 +186,7 @@ def network_of(program: Program, module: nn.Module, graph: fx.Graph | None = Non
         inputs=program.inputs,
         result=program.result,
         unsaved=tensors.keys() - saved.keys(),
+        conditions=program.conditions,
     )
 
 
@@ -189,17 +194,28 @@ def _own_program(network: GraphNetwork, shapes: Sequence[Shape], batch: int, *, 
     """The program that a network is: its own graph, not traced again."""
     does, constants, state = network.computation, constants_of(network), all_tensors(network)
     known = {name: state[tensor] for name, tensor in does.stored.items()} | constants
-    images = {name: (batch, *shape) for name, shape in zip(does.inputs, shapes, strict=True)}
+    try:
+        images = {name: (batch, *shape) for name, shape in zip(does.inputs, shapes, strict=True)}
+        check_shapes(does, images)
+        found = run_shapes(does.graph, known, images)
+    except Exception as error:  # operators raise many unrelated classes
+        sizes = ", ".join("x".join(map(str, shape)) for shape in shapes)
+        raise TraceError(
+            f"the network does not take inputs of {sizes}",
+            where=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            fix=f"It takes {len(does.inputs)}; pass the shape of each, without the batch.",
+        ) from error
     return Program(
         graph=does.graph,
         stored=does.stored,
         constants=constants,
         inputs=does.inputs,
         result=does.result,
-        shapes=run_shapes(does.graph, known, images),
+        shapes=found,
         batch=batch,
         any_batch=takes_other_sizes(does.graph, known, images, BATCH),
         any_size=any_size and takes_other_sizes(does.graph, known, images, BATCH_AND_SIZE),
+        conditions=does.conditions,
     )
 
 

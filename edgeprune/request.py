@@ -110,6 +110,16 @@ def parse_shape(text: str | None) -> tuple[int, int, int] | None:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
+def parse_more_shapes(text: str | None) -> tuple[tuple[int, ...], ...]:
+    """What follows the images' shape in `--input` as typed, "3x224x224,10,4x4": the shapes of further inputs."""
+    shapes = [shape.lower().split("x") for shape in (text or "").split(",")[1:]]
+    if not all(part.isdecimal() and int(part) for shape in shapes for part in shape):
+        raise UsageError(
+            f"--input must be shapes with commas between, got {text!r}", fix="For example: --input 3x224x224,10"
+        )
+    return tuple(tuple(map(int, shape)) for shape in shapes)
+
+
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     """`--mean` or `--std` as typed, "0.485,0.456,0.406"; None if it is not given."""
     try:

@@ -48,7 +48,7 @@ class TwoGroupings(Moving):
 
 
 class GroupedConcat(Moving):
-    """A convolution in two groups reads a concatenation whose seam lies inside a group: all its parts decide together."""
+    """A convolution in two groups reads a concatenation whose seam lies inside a group: its parts decide together."""
 
     def __init__(self) -> None:
         super().__init__(width=6)
@@ -87,7 +87,7 @@ class Sequences(Moving):
     def __init__(self) -> None:
         super().__init__(read=6)
         self.line = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Conv1d(8, 12, 1, groups=2))
-        self.volume = nn.Conv3d(12, 6, (1, 1, 3), padding=(0, 0, 1), groups=3)
+        self.volume = nn.Conv3d(12, 6, (1, 1, 3), padding=(0, 0, 1), groups=2)
 
     def moved(self, x: Tensor) -> Tensor:
         line = F.relu(self.line(x.flatten(2)))
@@ -112,19 +112,37 @@ class ShuffleV1(Moving):
         return x + self.project(self.depthwise(shuffled(F.relu(self.squeeze(x)), 2)))
 
 
+def branch() -> nn.Module:
+    """What a unit of ShuffleNet V2 does with one half of its channels."""
+    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    return nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), depthwise, nn.Conv2d(8, 8, 1), nn.ReLU())
+
+
 class ShuffleV2(Moving):
-    """Two units that split their channels, work on one half, and shuffle; both use the same module."""
+    """Two units that split their channels, work on one half, and shuffle."""
 
     def __init__(self) -> None:
         super().__init__(width=16, read=16)
-        self.branch = nn.Sequential(
-            nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1), nn.ReLU()
-        )
+        self.units = nn.ModuleList([branch(), branch()])
+
+    def moved(self, x: Tensor) -> Tensor:
+        for unit in self.units:
+            left, right = x.chunk(2, 1)
+            x = shuffled(torch.cat([left, unit(right)], 1), 2)
+        return x
+
+
+class SharedUnderShuffle(Moving):
+    """The same unit twice: what goes in is tied to what comes out, and the shuffle ties that to itself."""
+
+    def __init__(self) -> None:
+        super().__init__(width=16, read=16)
+        self.unit = branch()
 
     def moved(self, x: Tensor) -> Tensor:
         for _ in range(2):
             left, right = x.chunk(2, 1)
-            x = shuffled(torch.cat([left, self.branch(right)], 1), 2)
+            x = shuffled(torch.cat([left, self.unit(right)], 1), 2)
         return x
 
 
@@ -133,7 +151,7 @@ class ShuffledByLayer(Moving):
 
     def __init__(self) -> None:
         super().__init__(width=12)
-        self.shuffle, self.groups = nn.ChannelShuffle(3), nn.Conv2d(12, 8, 1, groups=4)
+        self.shuffle, self.groups = nn.ChannelShuffle(3), nn.Conv2d(12, 8, 1, groups=2)
 
     def moved(self, x: Tensor) -> Tensor:
         return self.groups(self.shuffle(x))
@@ -299,7 +317,7 @@ class OnChannels(Moving):
         self.register_buffer("deviation", torch.rand(8, 1, 1) + 0.5, persistent=False)
 
     def moved(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation * 0.5 + 1
+        return (x - self.mean) * self.deviation * 0.5 + 1
 
 
 class AddedToConcat(Moving):
@@ -330,15 +348,13 @@ class Facts:
         cells: space -> in how many cells equally many stay.
         whole: space, the head apart -> a part of its reason.
         as_graph: cut, it is a graph of operators; else it stays of the user's own class. None where that depends on
-            the cut: an even one suits the user's code.
-        any_size: it takes images of other sizes.
+            the cut: some widths suit the user's code.
     """
 
     free: dict[str, int]
     cells: dict[str, int] = field(default_factory=dict)
     whole: dict[str, str] = field(default_factory=dict)
     as_graph: bool | None = False
-    any_size: bool = True
 
 
 MOVING: dict[type[Moving], Facts] = {
@@ -347,14 +363,15 @@ MOVING: dict[type[Moving], Facts] = {
     GroupedConcat: Facts({"stem": 16, "groups": 8, "last": 6}, {"stem": 2, "groups": 2}),
     Multiplied: Facts({"stem": 8, "last": 6}),
     GroupedTransposed: Facts({"stem": 16, "up": 8, "last": 6}, {"stem": 4, "up": 4}),
-    Sequences: Facts({"stem": 8, "line.2": 12, "volume": 6, "last": 6}, {"stem": 2, "line.2": 6, "volume": 3}),
-    ShuffleV1: Facts({"stem": 8, "squeeze": 8, "last": 6}, {"stem": 2}),
-    ShuffleV2: Facts({"stem": 8, "branch.0": 8, "last": 6}),
-    ShuffledByLayer: Facts({"stem": 4, "groups": 8, "last": 6}, {"groups": 4}),
-    C2f: Facts({"stem": 8, "one": 4, "last": 6}, as_graph=True),
+    Sequences: Facts({"stem": 8, "line.2": 12, "volume": 6, "last": 6}, {"stem": 2, "line.2": 2, "volume": 2}),
+    ShuffleV1: Facts({"stem": 8, "squeeze": 8, "last": 6}, {"stem": 2, "squeeze": 2}),
+    ShuffleV2: Facts({"stem": 16, "units.0.0": 8, "units.1.0": 8, "last": 6}, as_graph=None),
+    SharedUnderShuffle: Facts({"unit.0": 8, "last": 6}, whole={"stem": "none of its filters can go alone"}),
+    ShuffledByLayer: Facts({"stem": 4, "groups": 8, "last": 6}, {"stem": 2, "groups": 2}),
+    C2f: Facts({"stem": 8, "one": 4, "last": 6}, {"stem": 2}, as_graph=None),
     Uneven: Facts({"stem": 8, "short": 4, "long": 4, "last": 6}, as_graph=True),
     Ghost: Facts({"stem": 8, "last": 6}, as_graph=None),
-    Selective: Facts({"stem": 8, "conv": 8, "squeeze": 6, "last": 6}, {"stem": 2}),
+    Selective: Facts({"stem": 8, "squeeze": 6, "last": 6}, {"stem": 2}),
     Maxout: Facts({"stem": 8, "last": 6}),
     Pixels: Facts({"stem": 4, "fine": 6, "last": 6}),
     GroupNormed: Facts({"stem": 4, "last": 6}),

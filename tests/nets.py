@@ -63,7 +63,7 @@ def zoo(name: str, shape: tuple[int, int, int] | None = None) -> Model:
 
 
 def traced(model: Model) -> Traced:
-    program = capture(model.module, model.input.shape)
+    program = capture(model.module, model.input_shapes)
     return Traced(model, program, trace(program))
 
 

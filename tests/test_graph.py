@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict, namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def graph_of(module: nn.Module, *shapes: tuple[int, ...]) -> GraphNetwork:
 def read_again(network: GraphNetwork) -> GraphNetwork:
     """What is left of a network that was written as JSON and read."""
     return with_tensors(from_json(json.loads(json.dumps(to_json(network), allow_nan=False))), all_tensors(network))
+
+
+@cache
+def _plain_as_json() -> str:
+    return json.dumps(to_json(graph_of(with_statistics(Plain()))))
+
+
+def plain_document() -> dict[str, Any]:
+    return json.loads(_plain_as_json())
 
 
 def images(count: int = 3, seed: int = 0) -> Tensor:
@@ -241,6 +251,13 @@ def test_a_graph_knows_the_sizes_it_takes():
     assert capture(network_of(free, Plain()), SHAPE, any_size=True).any_size
 
 
+@pytest.mark.parametrize("shapes", [(5, 12, 12), ((3, 12, 12), (3, 12, 12)), (3, 1, 1)])
+def test_a_graph_refuses_inputs_that_it_does_not_take(shapes: Any):
+    with pytest.raises(TraceError, match="does not take inputs of") as caught:
+        capture(from_json(plain_document()), shapes)
+    assert "takes 1" in caught.value.fix
+
+
 def test_layers_are_known_after_reading():
     module = with_statistics(Residual())
     program = capture(module, SHAPE)
@@ -290,7 +307,7 @@ def test_a_graph_becomes_onnx():
     ],
 )
 def test_what_is_no_functional_aten_operator_is_not_read(target: str):
-    document = to_json(graph_of(with_statistics(Plain())))
+    document = plain_document()
     document["nodes"][2]["target"] = target
     with pytest.raises(ModelError, match="operator"):
         from_json(document)
@@ -320,7 +337,7 @@ def damage(key: str, value: Any) -> Any:
     ],
 )
 def test_a_graph_that_is_not_whole_is_refused(change: Any):
-    document = to_json(graph_of(with_statistics(Plain())))
+    document = plain_document()
     from_json(document)
     change(document)
     with pytest.raises(ModelError, match="not whole"):

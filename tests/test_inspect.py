@@ -158,7 +158,8 @@ def test_json_is_one_document_and_nothing_else(described):
     assert set(document["cost"]) == {"macs", "parameters", "peak_activation_bytes"}
     assert set(document["layers"][0]) == {"name", "macs", "reads", "gives"}
     assert set(document["spaces"][0]) == {
-        *("name", "filters", "producers", "consumers", "protected", "left_whole", "macs_share"),
+        *("name", "filters", "groups", "channels_each", "producers", "consumers"),
+        *("protected", "left_whole", "macs_share"),
     }
 
 

@@ -582,7 +582,7 @@ def test_a_folder_without_a_saved_model_is_told(tmp_path: Path):
 
 def graph_of(model: Model) -> Model:
     program = capture(model.module, model.input_shapes)
-    return replace(model, module=network_of(program, model.module))
+    return replace(model, module=network_of(program, model.module), rewritten="for a test")
 
 
 def test_a_network_that_is_a_graph_comes_back_bit_by_bit_without_its_file(net: str, tmp_path: Path):
@@ -594,6 +594,7 @@ def test_a_network_that_is_a_graph_comes_back_bit_by_bit_without_its_file(net: s
     again = load_saved(tmp_path / "run")
     assert torch.equal(outputs(again), outputs(model))
     assert (again.name, again.source, again.input) == (model.name, model.source, model.input)
+    assert again.rewritten == "for a test"
     assert again.module.state_dict().keys() == model.module.state_dict().keys()
     assert again.module.get_submodule("fc").weight is again.module.get_submodule("again").weight
     save_model(again, tmp_path / "again")
@@ -622,7 +623,7 @@ def test_a_document_from_before_graphs_is_still_read(net: str, tmp_path: Path):
     save_model(model, tmp_path)
     path = tmp_path / "pruned.json"
     document = json.loads(path.read_text())
-    del document["graph"], document["more_inputs"]
+    del document["graph"], document["more_inputs"], document["rewritten"]
     path.write_text(json.dumps(document))
     assert torch.equal(outputs(load_saved(tmp_path)), outputs(model))
 

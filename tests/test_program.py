@@ -263,6 +263,11 @@ def after_nothing(x):
     return x
 
 
+def after_nothing_through_a_view(x):
+    F.dropout(x.unsqueeze(1).squeeze(1), 0.5, training=False).sigmoid_()
+    return x
+
+
 def flattened(x):
     y = x.flatten(1)
     y += 1
@@ -287,6 +292,7 @@ IN_PLACE = [
     through_a_slice,
     twice,
     after_nothing,
+    after_nothing_through_a_view,
     flattened,
     of_another_type,
     of_several,
@@ -556,3 +562,11 @@ def test_the_error_names_the_line_of_the_user_s_code():
         capture(Does(helper_that_decides).eval(), (3, 12, 12))
     assert "test_program.py" in caught.value.where
     assert "in helper_that_decides: if x.mean() > 0:" in caught.value.where
+    assert "torch.where" in caught.value.fix
+
+
+def test_an_input_that_the_model_does_not_take_is_told_by_its_own_error():
+    with pytest.raises(TraceError, match="expected input") as caught:
+        capture(with_statistics(Plain()), (5, 12, 12))
+    assert "self.first(x)" in caught.value.where
+    assert "such images" in caught.value.fix

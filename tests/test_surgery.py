@@ -26,6 +26,7 @@ from nets import (
 )
 
 from edgeprune.errors import EdgepruneError, ModelError
+from edgeprune.graph import GraphNetwork
 from edgeprune.prune.cost import cost, macs
 from edgeprune.prune.surgery import apply
 
@@ -175,29 +176,47 @@ class Scaling(Plain):
         return self.head(torch.relu(self.second(x / x.shape[1])).mean((2, 3)))
 
 
-def test_a_width_written_into_the_forward_pass_is_told_apart_from_a_bug():
-    found = found_in(Baked)
-    with pytest.raises(ModelError, match="width written into it") as caught:
-        cut(found, {"second": (0, 1, 2)})
-    assert "x.size(0), -1" in caught.value.fix
+class Dividing(Plain):
+    """Divides by nothing once it is five filters wide."""
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(torch.relu(self.second(x / (x.shape[1] - 5))).mean((2, 3)))
 
 
-def test_a_forward_pass_that_calculates_with_its_width_is_refused_not_cut_wrongly():
-    found = found_in(Scaling)
-    with pytest.raises(ModelError, match="does not compute"):
-        cut(found, {"first": (0, 1, 2)})
-    assert cut(found, {"second": (0, 1, 2)}).module.second.out_channels == 3
+@pytest.mark.parametrize(
+    ("network", "keep", "what"),
+    [
+        (Baked, {"second": (0, 1, 2)}, "shape '[2, 6, 25]' is invalid"),
+        (Scaling, {"first": (0, 1, 2)}, "outputs differ by up to"),
+        (Dividing, {"first": (0, 1, 2, 3, 4)}, "outputs differ by up to inf"),
+    ],
+)
+def test_a_forward_pass_that_has_its_width_written_into_it_becomes_a_graph_that_says_why(network, keep, what):
+    found = found_in(network)
+    pruned = cut(found, keep)
+    assert type(pruned.module) is GraphNetwork
+    assert "its forward has a width written into it" in pruned.rewritten
+    assert what in pruned.rewritten
+    assert_exact(found, pruned, keep)
+    assert dict(pruned.module.named_parameters()).keys() == dict(found.model.module.named_parameters()).keys()
 
 
-def test_a_cut_that_leaves_no_number_is_refused():
-    class Dividing(Plain):
+def test_a_forward_pass_that_a_cut_does_not_touch_stays_the_users_own():
+    assert type(cut(found_in(Scaling), {"second": (0, 1, 2)}).module) is Scaling
+
+
+def test_a_model_that_does_not_compute_the_same_twice_is_refused():
+    class Drifting(Plain):
+        runs = 0
+
         def forward(self, x):
-            x = self.first(x)
-            return self.head(torch.relu(self.second(x / (x.shape[1] - 5))).mean((2, 3)))
+            Drifting.runs += 1
+            return super().forward(x) * Drifting.runs
 
-    found = found_in(Dividing)
-    with pytest.raises(ModelError, match="does not compute"):
-        cut(found, {"first": (0, 1, 2, 3, 4)})
+    found = traced(model_of(Drifting()))
+    with pytest.raises(ModelError, match="does not compute what the uncut one computes"):
+        cut(found, {"first": (0, 1, 2)})
 
 
 def test_the_oracle_can_fail():

@@ -166,54 +166,6 @@ def test_filters_that_no_activation_follows_are_called_linear():
     assert found_in(Inverted).channel_map.space("stem").linear
 
 
-class Chunked(Plain):
-    def forward(self, x):
-        a, b = F.relu(self.norm(self.first(x))).chunk(2, 1)
-        return self.head(F.relu(self.second(torch.cat([b, a], 1))).mean((2, 3)))
-
-
-class Sliced(Plain):
-    def __init__(self):
-        super().__init__()
-        self.second = nn.Conv2d(4, 6, 3)
-
-    def forward(self, x):
-        return self.head(F.relu(self.second(F.relu(self.norm(self.first(x)))[:, 2:6])).mean((2, 3)))
-
-
-class Shuffled(Plain):
-    def forward(self, x):
-        x = F.relu(self.norm(self.first(x)))
-        x = x.view(x.size(0), 2, 4, 12, 12).transpose(1, 2).reshape(x.size(0), 8, 12, 12)
-        return self.head(F.relu(self.second(x)).mean((2, 3)))
-
-
-class Grouped(Plain):
-    def __init__(self):
-        super().__init__()
-        self.second, self.third = nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 6, 3)
-
-    def forward(self, x):
-        x = self.second(F.relu(self.norm(self.first(x))))
-        return self.head(F.relu(self.third(x)).mean((2, 3)))
-
-
-class Padded(Plain):
-    def __init__(self):
-        super().__init__()
-        self.second = nn.Conv2d(12, 6, 3)
-
-    def forward(self, x):
-        x = F.pad(F.relu(self.norm(self.first(x))), (0, 0, 1, 1, 2, 2))
-        return self.head(F.relu(self.second(x)).mean((2, 3)))
-
-
-class Normed(Plain):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.GroupNorm(2, 8)
-
-
 class Softened(Plain):
     def forward(self, x):
         return self.head(F.relu(self.second(F.softmax(self.first(x), 1))).mean((2, 3)))
@@ -282,13 +234,6 @@ class Unpooled(Plain):
 @pytest.mark.parametrize(
     ("network", "space", "reason", "others"),
     [
-        (Chunked, "first", "split along channels by operator split (", ["second"]),
-        (Sliced, "first", "split along channels by operator slice (", ["second"]),
-        (Shuffled, "first", "channels split over several axes by operator reshape (", ["second"]),
-        (Grouped, "first", "read by a grouped convolution, 2 groups of 4 (second: conv2d_1)", ["third"]),
-        (Grouped, "second", "made by a grouped convolution, 2 groups of 4 (second: conv2d_1)", ["third"]),
-        (Padded, "first", "padded with constant channels", ["second"]),
-        (Normed, "first", "normalised in groups by operator group_norm (norm:", ["second"]),
         (Softened, "first", "normalised over channels by operator softmax (", ["second"]),
         (Averaged, "first", "reduced over channels by operator mean (", ["second"]),
         (Weighed, "first", "meets a tensor whose channels cannot be cut", ["second"]),
@@ -304,24 +249,6 @@ def test_what_cannot_be_cut_exactly_is_left_whole_with_the_reason_and_the_rest_i
     assert reason in reasons(found)[space]
     if others:
         assert_still_cuts(found, *others)
-
-
-def test_channels_added_to_padded_ones_stay_whole():
-    class OptionA(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.conv1 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
-            self.conv2, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
-
-        def forward(self, x):
-            x = F.relu(self.stem(x))
-            y = self.conv2(F.relu(self.conv1(x)))
-            return self.head(F.relu(y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))).mean((2, 3)))
-
-    found = found_in(OptionA)
-    assert "padded with constant channels" in reasons(found)["stem"]
-    assert not found.channel_map.space("conv1").protected
-    assert_still_cuts(found, "conv1")
 
 
 def test_inner_scope_leaves_residual_widths_and_linear_bottlenecks_whole_and_says_so():

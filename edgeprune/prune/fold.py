@@ -76,7 +76,14 @@ def fold_weights(model: Model, program: Program) -> Model:
         kept[name] = nn.Parameter(values[node])
         stored[holder_name] = name
     network = GraphNetwork(
-        graph, stored, copy.deepcopy(kept), program.constants, program.inputs, program.result, _unsaved(model.module)
+        graph,
+        stored,
+        copy.deepcopy(kept),
+        program.constants,
+        program.inputs,
+        program.result,
+        _unsaved(model.module),
+        program.conditions,
     )
     layers = dict.fromkeys(name.rpartition(".")[0] for name in found.values())
     return replace(

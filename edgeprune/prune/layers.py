@@ -21,10 +21,12 @@ from edgeprune.prune.tracer import Even, LayerRow, Tracer
 def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Makes new filters; a depthwise one passes its channels on."""
     source, weight = node.args[0], node.args[1]
-    groups = int(tracer.argument(node, 6, "groups") or 1)
+    groups = tracer.argument(node, 6, "groups") or 1
     stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
     ndim = len(tracer.shape(node))
-    if stored is None or incoming is None or ndim != len(tracer.shape(weight)):
+    if incoming is None:
+        return tracer.refuse(node, "convolved along channels")
+    if stored is None or ndim != len(tracer.shape(weight)) or not isinstance(groups, int):
         return None
     count, per_group = tracer.shape(weight)[:2]
     depthwise = groups == len(incoming) > 1
@@ -43,10 +45,12 @@ def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
 def transposed_convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Makes new filters, stored along axis 1 of its weight; a depthwise one passes its channels on."""
     source, weight = node.args[0], node.args[1]
-    groups = int(tracer.argument(node, 6, "groups") or 1)
+    groups = tracer.argument(node, 6, "groups") or 1
     stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
     ndim = len(tracer.shape(node))
-    if stored is None or incoming is None or ndim != len(tracer.shape(weight)):
+    if incoming is None:
+        return tracer.refuse(node, "convolved along channels")
+    if stored is None or ndim != len(tracer.shape(weight)) or not isinstance(groups, int):
         return None
     per_group = tracer.shape(weight)[1]
     depthwise = groups == len(incoming) > 1

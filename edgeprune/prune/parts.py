@@ -82,7 +82,7 @@ def split(tracer: Tracer, node: fx.Node) -> Labels | None:
     if operator_of(node) == "unbind":
         return _pinned(tracer, node, axis)
     if tracer.carries(source, axis):
-        if len(varying(labels)) != 1:
+        if len(varying(labels)) != 1 or len(node.all_input_nodes) > 1:
             return tracer.refuse(node, "split along channels")
         parts = tuple(_part(tracer, node, labels, place).reshape(-1) for place in range(len(_sizes(tracer, node))))
         tracer.parts.extend(parts)
@@ -141,8 +141,8 @@ def slicing(tracer: Tracer, node: fx.Node) -> Labels | None:
     if length == tracer.shape(node)[axis] or labels.shape[axis] == 1:
         return labels
     start, end, step = (tracer.given(node, name) for name in ("start", "end", "step"))
-    if step not in (None, 1) or len(varying(labels)) > 1:
-        return tracer.refuse(node, "taken in steps along channels")
+    if step not in (None, 1) or len(varying(labels)) > 1 or len(node.all_input_nodes) > 1:
+        return tracer.refuse(node, "taken in steps, or from a calculated place, along channels")
     chosen = labels.take(range(length)[start:end], axis=axis)
     tracer.parts.append(chosen.reshape(-1))
     return chosen
@@ -150,11 +150,14 @@ def slicing(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 def scattering(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Writes a value over a part of another one, as `x[:, :8] += y` does: the part ties to what it is written with."""
-    base, written = node.args[:2]
-    labels, ndim = tracer.labels(base), len(tracer.shape(node))
+    whole_value, written = node.args[:2]
+    labels, ndim = tracer.labels(whole_value), len(tracer.shape(node))
     axis = tracer.axis(node)
     start, end, step = (tracer.given(node, name) for name in ("start", "end", "step"))
-    part = labels if labels.shape[axis] == 1 else labels.take(range(tracer.shape(base)[axis])[start:end], axis=axis)
+    if len(node.all_input_nodes) > 2:
+        return tracer.refuse(node, "written over from a calculated place")
+    places = range(tracer.shape(whole_value)[axis])[start:end]
+    part = labels if labels.shape[axis] == 1 else labels.take(places, axis=axis)
     other = tracer.labels(written)
     if step not in (None, 1) or part.ndim != other.ndim or not varying(labels):
         return None if varying(other) or varying(labels) else labels

@@ -6,6 +6,8 @@ channels; the tracer then protects them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import fx
 
@@ -57,12 +59,14 @@ def reordering(tracer: Tracer, node: fx.Node) -> Labels | None:
 def padding(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Adds constants around. On the channel axis they count as filters of no layer: tied to a layer's, they may go."""
     labels = tracer.labels(node.args[0])
-    pads = [int(p) for p in node.args[1]]  # type: ignore[union-attr, arg-type]
+    pads: list[Any] = list(node.args[1])  # type: ignore[arg-type]
     for k in range(len(pads) // 2):
         axis = labels.ndim - 1 - k
         low, high = pads[2 * k : 2 * k + 2]
-        if not tracer.carries(node.args[0], axis) or not (low or high):
+        if not tracer.carries(node.args[0], axis) or (low, high) == (0, 0):
             continue
+        if isinstance(low, fx.Node) or isinstance(high, fx.Node):
+            return tracer.refuse(node, "padded by a calculated amount along channels")
         if low < 0 or high < 0 or len(varying(labels)) > 1:
             return tracer.refuse(node, "trimmed along channels")
         before, after = (along(tracer.ties.new(width), axis, labels.ndim) for width in (low, high))
@@ -73,12 +77,13 @@ def padding(tracer: Tracer, node: fx.Node) -> Labels | None:
 def repetition(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Repeats a value along its axes, as a whole (`repeat`)."""
     source = node.args[0]
-    times = [int(count) for count in tracer.given(node, "repeats")]
+    times = list(tracer.given(node, "repeats"))
     labels = tracer.labels(source)
     labels = labels.reshape((1,) * (len(times) - labels.ndim) + labels.shape)
     counts = [count if labels.shape[axis] > 1 else 1 for axis, count in enumerate(times)]
-    single = labels.size == 1 and (labels != FIXED).all() and any(count > 1 for count in times)
-    return None if single else np.tile(labels, counts)
+    single = labels.size == 1 and (labels != FIXED).all() and any(count != 1 for count in times)
+    calculated = any(isinstance(count, fx.Node) for count in counts)
+    return None if single or calculated else np.tile(labels, counts)
 
 
 def channels_to_positions(tracer: Tracer, node: fx.Node) -> Labels | None:

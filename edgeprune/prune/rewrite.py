@@ -129,8 +129,7 @@ def _select(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
 
 def _pad(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
     """How many constant channels stand before and after."""
-    given: Any = node.args[1]
-    pads = [int(pad) for pad in given]
+    pads: list[Any] = list(copy.args[1])  # type: ignore[arg-type]
     ndim = len(cutting.program.shapes[node.name])
     for place in range(0, len(pads), 2):
         stays = cutting.stays(node, ndim - 1 - place // 2)

@@ -95,7 +95,9 @@ def _members(tracer: Tracer, roots: Labels, groups: Labels, firsts: list[int], r
         atoms=everything,
         # A layer that is used twice makes its filters twice.
         producers=tuple(dict.fromkeys(tracer.producers[first][0] for first in firsts)),
-        protected=protected or uneven or ("" if len(mine) > 1 else "all its filters go or stay together"),
+        protected=protected
+        or uneven
+        or ("" if len(mine) > max(1, len(set(cells))) else "none of its filters can go alone"),
         cells=cells,
         parts=_parts([*made, *tracer.parts], roots, mine),
         repeat=math.gcd(*[len(atoms) // len(np.unique(roots[atoms])) for atoms in made]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -55,7 +56,8 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
         network = _as_graph(model, channel_map, alive, smaller, what)
         why = model.rewritten or f"its forward has a width written into it ({what})"
         graph = replace(pruned, module=network, rewritten=why)
-        difference_of_graph, _ = _difference_on_noise(graph, wanted)
+        # A graph is captured with two images: that it stands for a single one, too, must be seen.
+        difference_of_graph = max(_difference_on_noise(graph, wanted, images)[0] for images in (2, 1))
         if difference_of_graph < difference / 10:  # else it was rounding, in a deep network
             pruned, difference = graph, difference_of_graph
     if difference > _TOLERANCE:
@@ -155,30 +157,37 @@ def _check_cells(space: Space, kept: tuple[int, ...]) -> None:
         raise EdgepruneError(f"the plan keeps none of the filters that a layer or a part of space {space.name!r} has")
 
 
-def _difference_on_noise(pruned: Model, wanted: Model) -> tuple[float, str]:
+def _difference_on_noise(pruned: Model, wanted: Model, images: int = 2) -> tuple[float, str]:
     """How the cut model differs from the uncut one that ignores the removed filters, as a share of the largest output.
 
     Also in words. What a trace cannot see (a width that the forward pass writes into its arithmetic) shows here. A
     model that does not run differs infinitely.
     """
     random = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, *shape, generator=random) for shape in pruned.input_shapes]
+    inputs = [torch.randn(images, *shape, generator=random) for shape in pruned.input_shapes]
     with torch.no_grad():
         outputs = _tensors(wanted.module(*inputs))
         try:
-            found = _tensors(pruned.module(*inputs))
+            # A copy, because a forward may write into its own buffers; its parameters may be shared.
+            shared: dict[int, Any] = {id(parameter): parameter for parameter in pruned.module.parameters()}
+            found = _tensors(copy.deepcopy(pruned.module, shared)(*inputs))
         except Exception as error:  # the user's own forward may raise anything
             return math.inf, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    differences = [(_difference(one, other), other) for one, other in zip(found, outputs, strict=True)]
-    shares = [difference / max(float(_finite(other).abs().max()), 1e-30) for difference, other in differences]
-    worst = max(shares, default=0.0)
+    worst = max((_difference(one, other) for one, other in zip(found, outputs, strict=True)), default=0.0)
     return worst, f"outputs differ by up to {worst:.2g} of the largest"
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference; infinite where one is a number and the other is not, which no comparison would show."""
-    unlike = bool((one.isfinite() != other.isfinite()).any())
-    return math.inf if unlike else float((_finite(one) - _finite(other)).abs().max())
+    """The largest difference, as a share of the largest number of the other.
+
+    Infinite where shapes differ, or one is a number and the other is not, which no comparison would show.
+    """
+    if one.shape != other.shape or bool((one.isfinite() != other.isfinite()).any()):
+        return math.inf
+    if not one.numel():
+        return 0.0
+    largest = float(_finite(other).abs().max())
+    return float((_finite(one).double() - _finite(other).double()).abs().max()) / max(largest, 1e-30)
 
 
 def _finite(tensor: Tensor) -> Tensor:
@@ -188,6 +197,6 @@ def _finite(tensor: Tensor) -> Tensor:
 def _tensors(output: Any) -> list[Tensor]:
     """The tensors that a model returns: one, or those of a list, tuple or dictionary."""
     if isinstance(output, Tensor):
-        return [output]
+        return [output.detach()]
     values = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
     return [tensor for value in values for tensor in _tensors(value)]

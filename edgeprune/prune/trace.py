@@ -29,6 +29,7 @@ def trace(program: Program) -> ChannelMap:
         tracer.read_whole(node)
     for node in program.outputs:
         tracer.protect(tracer.labels(node), "network output")
+        tracer.read_all(node)
     return _channel_map(tracer, find_spaces(tracer))
 
 

@@ -163,10 +163,14 @@ class Tracer:
     def read_whole(self, node: fx.Node) -> None:
         """Every axis of a stored tensor that this node reads, and that no rule has noted, is read whole."""
         for operand in node.all_input_nodes:
-            for axis, length in enumerate(self.shape(operand) if self.stored(operand) else ()):
-                if (self.stored(operand), axis) not in self.noted:
-                    self.slot(operand, axis, np.full(length, FIXED, dtype=np.int64))
+            self.read_all(operand)
         self.noted.clear()
+
+    def read_all(self, operand: fx.Node) -> None:
+        """A stored tensor is read along every axis that is not noted."""
+        for axis, length in enumerate(self.shape(operand) if self.stored(operand) else ()):
+            if (self.stored(operand), axis) not in self.noted:
+                self.slot(operand, axis, np.full(length, FIXED, dtype=np.int64))
 
     def tie(self, left: Labels, right: Labels) -> None:
         """Tie two label arrays of one shape."""

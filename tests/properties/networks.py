@@ -42,6 +42,17 @@ OPERATORS = (
     "transposed",
     "instance norm",
     "row norm",
+    "grouped",
+    "shuffle",
+    "split",
+    "halves",
+    "slice",
+    "grouped norm",
+    "pixels",
+    "grid gate",
+    "stack",
+    "where",
+    "repeat",
     *STEPS,
 )
 ENDINGS = ("mean", "flatten", "hidden")
@@ -55,6 +66,14 @@ class Step:
     source: int
     other: int
     width: int
+
+    def groups(self, channels: int) -> int:
+        """Two to four groups, or one where so many channels cannot be told into them."""
+        return next((groups for groups in (2 + self.width % 3, 2, 3) if channels % groups == 0), 1)
+
+    def part(self, channels: int) -> int:
+        """A part of the channels: not all, if there are several, and never none."""
+        return 1 + self.width % max(1, channels - 1)
 
 
 class Drawn(nn.Module):
@@ -98,6 +117,17 @@ class Drawn(nn.Module):
             return nn.LayerNorm((SIDE, SIDE)[bias:], eps=0.1), c
         if step.operator == "norm":
             return nn.BatchNorm2d(c, affine=bias), c
+        if step.operator == "grouped":
+            made = step.groups(c) * (1 + step.width % 3)
+            return nn.Conv2d(c, made, 3, padding=1, groups=step.groups(c), bias=bias), made
+        if step.operator == "grouped norm":
+            return nn.GroupNorm(step.groups(c), c, eps=0.1), c
+        if step.operator == "split":
+            return nn.Conv2d(step.part(c), 2, 3, padding=1), 2 + (c - step.part(c))
+        if step.operator == "pixels":
+            return nn.Conv2d(c, 4 * (step.width // 2), 1, bias=bias), step.width // 2
+        if step.operator in ("stack", "where"):
+            return nn.Conv2d(c, c, 1, bias=bias), c
         if step.operator == "prelu":
             return nn.PReLU(c if bias else 1), c
         if step.operator == "add":
@@ -110,7 +140,8 @@ class Drawn(nn.Module):
             holder = nn.Module()
             holder.scale = nn.Parameter(torch.randn(1, c, 1, 1) if bias else torch.randn(c, SIDE, SIDE))
             return holder, c
-        return nn.Identity(), {"concat": c + d, "pad": c + 2}.get(step.operator, c)
+        widths_of = {"concat": c + d, "pad": c + 2, "slice": step.part(c), "repeat": 2 * c}
+        return nn.Identity(), widths_of.get(step.operator, c)
 
     def forward(self, x: Tensor) -> Tensor:
         values = [x]
@@ -148,7 +179,31 @@ class Drawn(nn.Module):
             return F.max_pool2d(x, 3, 1, 1) if step.width % 2 else F.avg_pool2d(x, 3, 1, 1)
         if step.operator == "pad":
             return F.pad(x, (0, 0, 0, 0, 1, 1))
-        return layer(x)
+        return self._moved(step, layer, x)
+
+    def _moved(self, step: Step, layer: nn.Module, x: Tensor) -> Tensor:
+        """The steps that move channels about."""
+        n, c, h, w = x.shape
+        if step.operator == "shuffle":
+            return x.view(n, step.groups(c), -1, h, w).transpose(1, 2).reshape(n, c, h, w)
+        if step.operator == "split" and c > 1:
+            part, rest = x.split([layer.in_channels, c - layer.in_channels], 1)
+            return torch.cat([F.relu(rest), layer(part)], 1)
+        if step.operator == "halves" and c % 2 == 0:
+            one, two = x.chunk(2, 1)
+            return torch.cat([two, one * torch.sigmoid(two)], 1)
+        if step.operator == "slice":
+            return x[:, : step.part(c)]
+        if step.operator == "pixels":
+            return F.max_pool2d(F.pixel_shuffle(layer(x), 2), 2)
+        if step.operator == "grid gate":
+            grid = x.view(n, step.groups(c), -1, h, w)
+            return (grid * grid.mean((3, 4), keepdim=True).softmax(1)).reshape(n, c, h, w)
+        if step.operator == "stack":
+            return torch.stack([x, layer(x)], 1).amax(1)
+        if step.operator == "where":
+            return torch.where(x > 0, x, layer(x))
+        return x.repeat(1, 2, 1, 1) if step.operator == "repeat" else layer(x)
 
 
 @st.composite
