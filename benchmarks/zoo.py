@@ -62,6 +62,7 @@ from zoo import NETWORKS, Network, import_zoo
 from edgeprune.channels import ChannelMap
 from edgeprune.graph import GraphNetwork
 from edgeprune.program import capture
+from edgeprune.prune.fold import fold_weights
 from edgeprune.prune.surgery import apply
 from edgeprune.prune.trace import trace
 
@@ -189,6 +190,9 @@ def with_edgeprune(network: Network) -> Row:
     watch = Watch()
     with watch.stage("trace"):
         program = capture(model.module, network.shape)
+        folded = fold_weights(model, program)
+        if folded is not model:
+            model, program = folded, capture(folded.module, network.shape)
         channel_map = trace(program)
     keep = random_keep(channel_map, seed=0, keep=0.5)
     plan = plan_of(channel_map, keep)

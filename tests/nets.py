@@ -22,6 +22,7 @@ from edgeprune.model import Model, load_model
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.program import Program, capture
 from edgeprune.prune.allocate import Scope, left_whole
+from edgeprune.prune.fold import fold_weights
 from edgeprune.prune.trace import trace
 from edgeprune.resize import all_tensors, with_tensors
 
@@ -65,6 +66,11 @@ def zoo(name: str, shape: tuple[int, int, int] | None = None) -> Model:
 def traced(model: Model) -> Traced:
     program = capture(model.module, model.input_shapes)
     return Traced(model, program, trace(program))
+
+
+def folded(model: Model) -> Model:
+    """The model with weights that its forward pass calculates as numbers; itself if it calculates none."""
+    return fold_weights(model, capture(model.module, model.input_shapes))
 
 
 @cache

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from moving_nets import AddedToConcat, Grouped, GroupNormed, Maxout
 from nets import Dense, Flat, Inverted, Plain, Residual, Twice, found_in, traced, zoo
 
 from edgeprune.channels import ChannelMap
@@ -15,6 +16,7 @@ from edgeprune.errors import BudgetError, UsageError
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scored, allocate, left_whole
 from edgeprune.prune.cost import macs
+from edgeprune.prune.surgery import check_plan
 
 NETWORKS = (Plain, Flat, Residual, Inverted, Dense, Twice)
 PROPERTIES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -187,6 +189,41 @@ def test_equal_scores_keep_the_lower_index():
     found = found_in(Plain)
     plan = allocate(found.channel_map, Scored("l1", {}, {"first": torch.zeros(8)}), Budget(ratio=0.5), 1)
     assert plan.keep == {"first": (0, 1, 2, 3)}
+
+
+def plan_for(network, scores: dict[str, torch.Tensor], ratio: float, multiple: int = 1) -> PruningPlan:
+    channel_map = found_in(network).channel_map
+    plan = allocate(channel_map, Scored("l1", {}, scores), Budget(ratio=ratio), multiple)
+    check_plan(plan, channel_map)
+    return plan
+
+
+def test_every_group_of_a_convolution_keeps_its_own_best_filters_equally_many():
+    scores = torch.tensor([4.0, 3, 2, 1, 9, 8, 7, 6, 1, 1, 2, 3, 0, 5, 0, 5])
+    plan = plan_for(Grouped, {"stem": scores}, 0.5)
+    assert plan.keep["stem"] == (0, 1, 4, 5, 10, 11, 13, 15)
+
+
+@pytest.mark.parametrize(("multiple", "width"), [(1, 8), (8, 8), (3, 12), (16, 16)])
+def test_widths_of_groups_suit_the_groups_and_the_channel_multiple(multiple, width):
+    if width == 16:
+        with pytest.raises(BudgetError):
+            plan_for(Grouped, {"stem": torch.rand(16)}, 0.25, multiple)
+    else:
+        ratio = 0.5 if width == 8 else 0.2
+        assert len(plan_for(Grouped, {"stem": torch.rand(16)}, ratio, multiple).keep["stem"]) == width
+
+
+def test_a_layer_among_several_keeps_its_best_filter_however_low_its_scores():
+    scores = torch.tensor([0.1, 0.3, 0.2, 0.0, *range(1, 9)])
+    assert plan_for(AddedToConcat, {"stem": scores}, 0.75).keep["stem"] == (1, 10, 11)
+
+
+@pytest.mark.parametrize(("network", "each"), [(Maxout, 2), (GroupNormed, 4)])
+def test_the_channel_multiple_counts_channels_not_filters_that_stand_for_several(network, each):
+    size = found_in(network).channel_map.space("stem").size
+    kept = plan_for(network, {"stem": torch.rand(size)}, 0.4, multiple=8).keep["stem"]
+    assert len(kept) * each == 8
 
 
 def test_only_scored_spaces_are_cut_and_all_are_listed():

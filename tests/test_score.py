@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moving_nets import MOVING, Grouped, GroupedTransposed, Maxout, OptionA
 from nets import SMALL, Dense, Flat, Residual, Scaled, found_in, noise, run
 from torch.nn import functional as F
 
@@ -33,11 +34,13 @@ def views_of(found, names=None) -> dict:
     return seen
 
 
-@pytest.mark.parametrize("network", SMALL)
+@pytest.mark.parametrize("network", [*SMALL, *MOVING])
 def test_a_criterion_sees_every_filter_and_its_maps_on_every_image(network):
     for view, after, before in views_of(found_in(network)).values():
         assert view.weight.shape[0] == view.size
-        assert after.shape[:2] == before.shape[:2] == (6, view.size)
+        assert after.shape[:2] == before.shape[:2]
+        assert after.shape[1] == view.size
+        assert after.shape[0] % 6 == 0  # code that merges positions into the batch shows each as an image
         assert after.ndim == before.ndim == 4
         assert after.dtype == torch.float32
 
@@ -63,6 +66,30 @@ def test_the_weights_of_a_shared_width_stand_side_by_side():
     view = views_of(found)["stem"][0]
     module = found.model.module
     assert torch.equal(view.weight, torch.cat([module.stem.weight.flatten(1), module.conv2.weight.flatten(1)], 1))
+
+
+def test_filters_that_go_together_are_shown_as_one_their_maps_one_below_the_other():
+    found = found_in(Maxout)
+    module, images = found.model.module, torch.cat([noise(found.model, 4), noise(found.model, 2, 5)])
+    view, after, _ = views_of(found)["stem"]
+    maps = F.relu(run(torch.nn.Sequential(module.stem, module.norm), images))
+    assert torch.allclose(after, maps.view(6, 8, 24, 12), atol=1e-6)
+    assert torch.equal(view.weight, module.stem.weight.view(8, 2, -1).flatten(1))
+
+
+def test_a_filter_that_a_layer_has_not_has_no_weight_there():
+    found = found_in(OptionA)
+    weight, module = views_of(found)["stem"][0].weight, found.model.module
+    assert torch.equal(weight[:8], torch.cat([module.stem.weight.flatten(1), module.down.weight[4:12].flatten(1)], 1))
+    assert torch.equal(weight[8:, : 3 * 9], torch.zeros(8, 27))
+
+
+@pytest.mark.parametrize(("network", "space"), [(Grouped, "groups"), (GroupedTransposed, "up")])
+def test_the_filters_of_a_grouped_convolution_are_seen_group_by_group(network, space):
+    found = found_in(network)
+    layer = found.model.module.get_submodule(space)
+    filters = layer.weight if network is Grouped else layer.weight.unflatten(0, (4, 4)).transpose(1, 2).flatten(0, 1)
+    assert torch.equal(views_of(found)[space][0].weight[:, : filters[0].numel()], filters.flatten(1))
 
 
 def test_spaces_may_be_asked_for_in_any_order():

@@ -14,6 +14,7 @@ import numpy as np
 from torch import fx
 
 from edgeprune.channels import FIXED, Labels, varying
+from edgeprune.program import operator_of
 from edgeprune.prune.labels import along
 from edgeprune.prune.tracer import Even, LayerRow, Tracer
 
@@ -98,6 +99,21 @@ def _row(tracer: Tracer, node: fx.Node, unit_macs: int, outputs: Labels, inputs:
     assert isinstance(source, fx.Node)
     assert isinstance(weight, fx.Node)
     return LayerRow(node, source, weight, tracer.argument(node, 2, "bias"), unit_macs, outputs, inputs, 0, groups)
+
+
+def count_whole(tracer: Tracer, node: fx.Node) -> None:
+    """Notes the MACs of a convolution or linear layer that cannot be followed, and so stays as it is."""
+    name = operator_of(node)
+    convolution = name.removeprefix("conv")[:1].isdecimal()
+    if not convolution and name != "linear":
+        return
+    weight = node.args[1]
+    if tracer.stored(weight) is None:
+        return
+    made, read = (np.full(length, FIXED, dtype=np.int64) for length in tracer.shape(weight)[:2])
+    positions = math.prod(tracer.shape(node)[:-1]) // tracer.program.batch
+    unit = _unit_macs(tracer, node, weight) if convolution else positions
+    tracer.layers.append(_row(tracer, node, unit, made, read, groups=1))
 
 
 def _unit_macs(tracer: Tracer, positions: Any, weight: Any) -> int:

@@ -10,6 +10,7 @@ from torch import fx
 from edgeprune.channels import FIXED, ChannelMap, Choice, Labels, Layer, Slot, Space
 from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import compress, fixed
+from edgeprune.prune.layers import count_whole
 from edgeprune.prune.operators import RULES
 from edgeprune.prune.spaces import Members, find_spaces
 from edgeprune.prune.taps import find_taps, is_linear
@@ -43,6 +44,7 @@ def _labels(tracer: Tracer, node: fx.Node) -> Labels:
     for argument in node.all_input_nodes:
         why = "is not supported" if rule is None else "is used in a way that is not supported"
         tracer.protect(tracer.labels(argument), f"operator {name} {why} ({layer_of(node)}: {node.name})")
+    count_whole(tracer, node)
     return fixed(len(tracer.shape(node)))
 
 

@@ -121,8 +121,15 @@ class Tracer:
         return self.found.get(node.name, fixed(len(self.shape(node))))
 
     def channels(self, node: Any, axis: int) -> Labels | None:
-        """The filter of each index of one axis, or None if another axis carries channels too."""
-        return on_axis(self.labels(node), axis, self.shape(node)[axis])
+        """The filter of each index of one axis, or None if the channels lie on another.
+
+        Of a grid all other axes keep their length.
+        """
+        labels = self.labels(node)
+        if axis in varying(labels):
+            for other in varying(labels):
+                labels = labels if other == axis else self.pin(labels, other)
+        return on_axis(labels, axis, self.shape(node)[axis])
 
     def carries(self, node: Any, axis: int) -> bool:
         """Whether an axis of a node's value carries channels, or may: a single one lies on no axis for certain."""

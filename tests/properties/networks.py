@@ -44,7 +44,7 @@ OPERATORS = (
     "row norm",
     "grouped",
     "shuffle",
-    "split",
+    "branches",
     "halves",
     "slice",
     "grouped norm",
@@ -122,7 +122,7 @@ class Drawn(nn.Module):
             return nn.Conv2d(c, made, 3, padding=1, groups=step.groups(c), bias=bias), made
         if step.operator == "grouped norm":
             return nn.GroupNorm(step.groups(c), c, eps=0.1), c
-        if step.operator == "split":
+        if step.operator == "branches":
             return nn.Conv2d(step.part(c), 2, 3, padding=1), 2 + (c - step.part(c))
         if step.operator == "pixels":
             return nn.Conv2d(c, 4 * (step.width // 2), 1, bias=bias), step.width // 2
@@ -186,7 +186,7 @@ class Drawn(nn.Module):
         n, c, h, w = x.shape
         if step.operator == "shuffle":
             return x.view(n, step.groups(c), -1, h, w).transpose(1, 2).reshape(n, c, h, w)
-        if step.operator == "split" and c > 1:
+        if step.operator == "branches" and c > 1:
             part, rest = x.split([layer.in_channels, c - layer.in_channels], 1)
             return torch.cat([F.relu(rest), layer(part)], 1)
         if step.operator == "halves" and c % 2 == 0:
