@@ -257,7 +257,6 @@ def padded_to_eights(x: Tensor, _: Hostile) -> Tensor:
 
 SIZED: dict[str, Case] = {
     "pools large images": Case(rows_above_ten),
-    "treats a single image in another way": Case(one_image),
     "treats images of many positions in another way": Case(many_positions),
     "pools to one position": Case(pooled_to_one),
     "pads to a multiple of eight": Case(padded_to_eights),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from deployed_nets import DEPLOYED, CifarResNet, Detector, Yolo
+from deployed_nets import DEPLOYED, CifarResNet, Detector, ShuffleNet, UNet, Yolo
 from nets import (
     assert_attributes_are_true,
     difference,
@@ -18,11 +18,21 @@ from nets import (
 )
 from torch import Tensor
 
+from edgeprune.errors import ModelError
 from edgeprune.graph import GraphNetwork
 from edgeprune.prune.cost import cost, macs
 from edgeprune.prune.surgery import apply
 
+QUICK = (UNet, ShuffleNet, Detector)
 networks = pytest.mark.parametrize("network", DEPLOYED, ids=lambda one: one.__name__)
+any_size = pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(network, id=network.__name__, marks=() if network in QUICK else pytest.mark.slow)
+        for network in DEPLOYED
+        if network is not CifarResNet
+    ],
+)
 seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 
 
@@ -46,7 +56,7 @@ def test_all_but_the_output_layers_are_free(network):
 
 
 @seeds
-@networks
+@any_size
 def test_a_cut_is_exact_on_any_number_of_images_of_any_size(network, seed):
     found = found_in(network)
     keep = random_keep(found.channel_map, seed)
@@ -81,10 +91,15 @@ def test_all_residual_widths_that_zeros_are_padded_to_are_one_space():
     assert space.producers == ("conv1", "layer1.conv2", "layer2.0.conv2", "layer2.1.conv2", "layer3.conv2")
 
 
-def test_the_outputs_of_a_detector_are_its_boxes_and_its_scores():
-    spaces = {space.name: space.protected for space in found_in(Detector).channel_map.spaces if space.protected}
-    assert all(reason == "network output" for name, reason in spaces.items() if name.startswith("boxes"))
-    assert all("softmax" in reason for name, reason in spaces.items() if name.startswith("scores"))
+def test_a_graph_whose_code_pools_by_the_size_of_its_maps_is_exact_at_that_size_and_refuses_others():
+    found = found_in(CifarResNet)
+    keep = random_keep(found.channel_map, 0)
+    pruned = apply(plan_of(found.channel_map, keep), found.channel_map, found.model)
+    assert type(pruned.module) is GraphNetwork
+    for other in (silenced(found, keep), ignoring(found, keep)):
+        assert_equal(pruned.module, other, torch.randn(3, 3, 12, 12))
+    with pytest.raises(ModelError, match="is not known for others"):
+        run(pruned.module, torch.randn(3, 3, 16, 16))
 
 
 def test_the_stages_of_a_split_block_share_a_space_only_where_a_short_cut_adds_them():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hostile_nets import IN_PLACE, MIXED, MODES, READ_AS_NUMBERS, SIZED, WIDTH, WRITTEN_DOWN, Case, Hostile
+from hostile_nets import IN_PLACE, MIXED, MODES, READ_AS_NUMBERS, SIZED, WIDTH, WRITTEN_DOWN, Case, Hostile, one_image
 from nets import (
     Traced,
     assert_exact,
@@ -20,7 +20,7 @@ from nets import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeprune.errors import TraceError
+from edgeprune.errors import ModelError, TraceError
 from edgeprune.model import Model
 from edgeprune.prune.surgery import apply
 
@@ -28,13 +28,11 @@ ALL = WRITTEN_DOWN | READ_AS_NUMBERS | IN_PLACE | MIXED | MODES
 QUICK = {
     "divided by its width",
     "viewed at its width",
-    "asserted",
     "counted by all elements",
     "norm of each filter",
     "calculated weight",
     "a part of the channels",
     "channels by a buffer",
-    "attention",
     "a view at the traced batch",
     "batch and channels in one",
 }
@@ -90,13 +88,19 @@ def assert_never_wrong(found: Traced, pruned: Model, keep) -> int:
     return refused
 
 
-@pytest.mark.parametrize("case", named(SIZED))
+@pytest.mark.parametrize("case", named(SIZED, {"pools large images", "takes one size only"}))
 def test_a_graph_is_never_wrong_at_sizes_that_it_was_not_traced_with(case: Case):
     torch.manual_seed(0)
     found = made(case.network())
     keep, pruned = cut(found)
     assert "first" in keep
     assert assert_never_wrong(found, pruned, keep) < len(SIZES) - 1
+
+
+def test_a_graph_of_code_that_treats_a_single_image_in_another_way_is_refused():
+    found = made(Hostile(one_image))
+    with pytest.raises(ModelError, match="does not compute what the uncut one computes"):
+        cut(found)
 
 
 class Outputs(nn.Module):

@@ -79,10 +79,10 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
         )
     sizes = {space.name: space.size for space in spaces}
     steps = {space.name: allowed_widths(space, multiple) for space in spaces}
-    macs_at = _counter(channel_map, spaces, scored)
+    macs_at = _counter(channel_map, spaces, scored, multiple)
     exact, goal = _goal(budget, sizes, steps, macs_at)
     widths = _round({name: exact * size for name, size in sizes.items()}, goal, steps, macs_at)
-    ranks = {space.name: _ranks(space, scored.scores[space.name]) for space in spaces}
+    ranks = {space.name: _ranks(space, scored.scores[space.name], multiple) for space in spaces}
     return PruningPlan(
         model=channel_map.fingerprint,
         criterion=scored.criterion,
@@ -101,32 +101,53 @@ def allowed_widths(space: Space, multiple: int) -> list[int]:
     As many stay in every cell, and at least one in every part.
     """
     each = len(set(space.cells)) or 1
-    least = each * max(1, len(space.parts))
+    least = max(1, len(space.parts)) * (each if space.cells or not space.parts else multiple)
     fitting = (width for width in range(each, space.size, each) if width * space.repeat % multiple == 0)
     return [*(width for width in fitting if width >= least), space.size]
 
 
-def _ranks(space: Space, scores: Tensor) -> NDArray[np.int64]:
+def _ranks(space: Space, scores: Tensor, multiple: int) -> NDArray[np.int64]:
     """The place of each filter, 0 for the highest score; of equal scores the lower index comes first.
 
-    The best filter of every part comes before all others, so that no part is left without one; then cells take turns.
+    The best filter of every part comes before all others, so that no part is left without one. Cells take turns. Where
+    layers make only some of the filters, these go in bundles of `multiple`, so that each layer keeps a multiple.
     """
-    order = np.argsort(-scores.double().numpy(), kind="stable")
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
+    ranks = _places(-scores.double().numpy())
     for part in space.parts:
         ranks[min(part, key=lambda index: int(ranks[index]))] -= space.size
     if space.cells:
         cells = np.array(space.cells)
         turns = np.array([int((ranks[cells == cell] < rank).sum()) for cell, rank in zip(cells, ranks, strict=True)])
-        ranks = turns * (cells.max() + 1) + cells
-    ranks[np.argsort(ranks, kind="stable")] = np.arange(len(order))
-    return ranks
+        return _places(turns * (cells.max() + 1) + cells)
+    return _places(_bundled(space, ranks, multiple)) if space.parts else _places(ranks)
 
 
-def _counter(channel_map: ChannelMap, spaces: list[Space], scored: Scored) -> MacsAt:
+def _places(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """The place of each number among all, 0 for the lowest; of equal ones the first comes first."""
+    places = np.empty(len(keys), dtype=np.int64)
+    places[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+    return places
+
+
+def _bundled(space: Space, ranks: NDArray[np.int64], multiple: int) -> NDArray[np.float64]:
+    """For each filter the mean rank of its bundle: the next `multiple` best ones that the same layers make."""
+    makers = np.zeros((space.size, len(space.parts)), dtype=bool)
+    for column, part in enumerate(space.parts):
+        makers[list(part), column] = True
+    _, blocks = np.unique(makers, axis=0, return_inverse=True)
+    keys = np.empty(space.size)
+    for block in range(int(blocks.max()) + 1):
+        mine = np.flatnonzero(blocks.reshape(-1) == block)
+        mine = mine[np.argsort(ranks[mine], kind="stable")]
+        for start in range(0, len(mine), multiple):
+            bundle = mine[start : start + multiple]
+            keys[bundle] = ranks[bundle].mean() + start * 1e-9  # bundles of one block keep their order
+    return keys
+
+
+def _counter(channel_map: ChannelMap, spaces: list[Space], scored: Scored, multiple: int) -> MacsAt:
     """Counts the MACs that stay where each space keeps its best filters; a broken width counts a filter in part."""
-    ranks = {space.name: _ranks(space, scored.scores[space.name]) for space in spaces}
+    ranks = {space.name: _ranks(space, scored.scores[space.name], multiple) for space in spaces}
     whole = macs(channel_map, np.ones(channel_map.size))
 
     def macs_at(widths: Mapping[str, float]) -> float:

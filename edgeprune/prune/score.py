@@ -61,9 +61,10 @@ class Scorer:
         for layer in self._map.layers:
             mine = (layer.outputs >= space.first) & (layer.outputs < space.first + space.size)
             if mine.any() and layer.name in space.producers:
-                rows = self._state[layer.weight].detach().float().transpose(0, layer.output_axis).flatten(1)
-                if layer.output_axis and layer.groups > 1:
-                    rows = rows.repeat(layer.groups, 1)  # each group stores its filters along the same axis
+                rows = self._state[layer.weight].detach().float()
+                if layer.output_axis == 1:  # every group stores its filters side by side, below those of the last
+                    rows = rows.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+                rows = rows.flatten(1)
                 channels = np.where(mine, layer.outputs - space.first, FIXED)
                 for turn in range(int(np.bincount(channels[mine]).max())):
                     chosen = _occurrence(channels, turn)
