@@ -360,3 +360,32 @@ def test_a_gate_ties_widths_but_is_no_residual_sum_so_the_gated_width_is_cut():
     assert not wide.linear
     assert channel_map.space("stem").residual
     assert set(left_whole(channel_map)) == {"stem", "fc"}
+
+
+class Viewed(Plain):
+    """Numbers of its own, one for each channel, that it views as a map is shaped."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.offset = nn.Parameter(torch.rand(8) + 0.5), nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.first(x) * self.gain[None, :, None, None] + self.offset.view(1, -1, 1, 1)))
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
+class ViewedTwice(Viewed):
+    def forward(self, x):
+        return super().forward(x) * self.gain.view(2, 4).sum()
+
+
+def test_a_view_of_a_parameter_is_cut_along():
+    found = found_in(Viewed)
+    assert slots(found)["gain", 0] == slots(found)["offset", 0] == list(range(8))
+    assert_still_cuts(found, "first", "second")
+
+
+def test_a_parameter_that_is_also_viewed_as_something_else_keeps_its_filters():
+    found = found_in(ViewedTwice)
+    assert reasons(found)["first"] == "gain is used twice in different ways"
+    assert_still_cuts(found, "second")

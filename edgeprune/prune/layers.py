@@ -19,8 +19,11 @@ from edgeprune.prune.labels import along
 from edgeprune.prune.tracer import Even, LayerRow, Tracer
 
 
-def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Makes new filters; a depthwise one passes its channels on."""
+def convolution(tracer: Tracer, node: fx.Node, *, transposed: bool = False) -> Labels | None:
+    """Makes new filters; a depthwise one passes its channels on.
+
+    A weight is stored [out, in / groups, ...], that of a transposed convolution [in, out / groups, ...].
+    """
     source, weight = node.args[0], node.args[1]
     groups = tracer.argument(node, 6, "groups") or 1
     stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
@@ -29,59 +32,26 @@ def convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
         return tracer.refuse(node, "convolved along channels")
     if stored is None or ndim != len(tracer.shape(weight)) or not isinstance(groups, int):
         return None
-    count, per_group = tracer.shape(weight)[:2]
+    rows, per_group = tracer.shape(weight)[:2]
+    count = per_group * groups if transposed else rows
     depthwise = groups == len(incoming) > 1
     outgoing = np.repeat(incoming, count // groups) if depthwise else tracer.filters(stored, count)
     if not depthwise:
-        _reads(tracer, node, incoming, per_output=count // groups, groups=groups)
-        _even(tracer, node, outgoing, groups)
-    tracer.slot(weight, 0, outgoing)
-    tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
-    reads = np.full(per_group, FIXED, dtype=np.int64) if depthwise else incoming
-    unit = _unit_macs(tracer, node, weight)
-    tracer.layers.append(_row(tracer, node, unit, outgoing, reads, groups=1 if depthwise else groups))
-    return along(outgoing, 1, ndim)
-
-
-def transposed_convolution(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Makes new filters, stored along axis 1 of its weight; a depthwise one passes its channels on."""
-    source, weight = node.args[0], node.args[1]
-    groups = tracer.argument(node, 6, "groups") or 1
-    stored, incoming = tracer.stored(weight), tracer.channels(source, 1)
-    ndim = len(tracer.shape(node))
-    if incoming is None:
-        return tracer.refuse(node, "convolved along channels")
-    if stored is None or ndim != len(tracer.shape(weight)) or not isinstance(groups, int):
-        return None
-    per_group = tracer.shape(weight)[1]
-    depthwise = groups == len(incoming) > 1
-    outgoing = np.repeat(incoming, per_group) if depthwise else tracer.filters(stored, per_group * groups)
-    if not depthwise:
-        _writes(tracer, node, outgoing, per_input=len(incoming) // groups, groups=groups)
         _even(tracer, node, incoming, groups)
-    tracer.slot(weight, 0, incoming)
+        _even(tracer, node, outgoing, groups)
+        _columns(tracer, weight, outgoing if transposed else incoming, rows // groups, groups)
+    tracer.slot(weight, 0, incoming if transposed else outgoing)
     tracer.slot(tracer.argument(node, 2, "bias"), 0, outgoing)
+    # A transposed one spreads every input position over all taps: what counts is where it reads, not where it writes.
+    unit = _unit_macs(tracer, source if transposed else node, weight)
     reads = np.full(1, FIXED, dtype=np.int64) if depthwise else incoming
-    # Every input position is spread over all taps: what counts is where it reads, not where it writes.
-    unit = _unit_macs(tracer, source, weight)
     row = _row(tracer, node, unit, outgoing, reads, groups=1 if depthwise else groups)
-    tracer.layers.append(replace(row, output_axis=int(not depthwise)))
+    tracer.layers.append(replace(row, output_axis=int(transposed and not depthwise)))
     return along(outgoing, 1, ndim)
-
-
-def _reads(tracer: Tracer, node: fx.Node, incoming: Labels, per_output: int, groups: int) -> None:
-    """Notes what the columns of a convolution's weight read: each group of rows its own group of channels."""
-    _even(tracer, node, incoming, groups)
-    _columns(tracer, node.args[1], incoming, per_output, groups)
-
-
-def _writes(tracer: Tracer, node: fx.Node, outgoing: Labels, per_input: int, groups: int) -> None:
-    """Notes what the columns of a transposed convolution's weight make: each group of rows its own filters."""
-    _even(tracer, node, outgoing, groups)
-    _columns(tracer, node.args[1], outgoing, per_input, groups)
 
 
 def _columns(tracer: Tracer, weight: Any, channels: Labels, rows: int, groups: int) -> None:
+    """Notes what the columns of a weight carry: the rows of each group their own group of channels."""
     grid = np.repeat(channels.reshape(groups, -1), rows if groups > 1 else 1, axis=0)
     tracer.slot_of_labels(weight, 1, grid.reshape(*grid.shape, *[1] * (len(tracer.shape(weight)) - 2)))
 

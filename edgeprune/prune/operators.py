@@ -139,7 +139,7 @@ def _table() -> dict[str, Rule]:
     accumulation = partial(within_axis, why="accumulated over channels")
     groups: list[tuple[Any, Rule]] = [
         (CONVOLUTIONS, layers.convolution),
-        (TRANSPOSED, layers.transposed_convolution),
+        (TRANSPOSED, partial(layers.convolution, transposed=True)),
         (NORMS, layers.batch_norm),
         (IDENTITIES | ACTIVATIONS | ARITHMETIC, unchanged),
         (ELEMENTWISE, elementwise),

@@ -63,7 +63,7 @@ class Scorer:
             if mine.any() and layer.name in space.producers:
                 rows = self._state[layer.weight].detach().float()
                 if layer.output_axis == 1:  # every group stores its filters side by side, below those of the last
-                    rows = rows.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+                    rows = rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
                 rows = rows.flatten(1)
                 channels = np.where(mine, layer.outputs - space.first, FIXED)
                 for turn in range(int(np.bincount(channels[mine]).max())):

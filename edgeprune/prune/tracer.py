@@ -19,6 +19,10 @@ def layer_name(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
+VIEWS = frozenset({"view", "reshape", "unsqueeze", "squeeze", "_unsafe_view", "alias", "detach"})
+"""Operators that give the same elements in the same order."""
+
+
 @dataclass(frozen=True, eq=False)
 class LayerRow:
     """A convolution or linear layer as met: see `edgeprune.channels.Layer`."""
@@ -116,6 +120,14 @@ class Tracer:
         """Name of the stored tensor a node stands for; None if it is computed or absent."""
         return self.program.stored.get(node.name) if isinstance(node, fx.Node) else None
 
+    def origin(self, node: fx.Node) -> fx.Node:
+        """The stored tensor that a node is a view of with axes of length 1 more or less; else the node itself."""
+        source = node
+        while source.op == "call_function" and operator_of(source) in VIEWS:
+            source = source.all_input_nodes[0]
+        same = [length for length in self.shape(source) if length > 1] == [n for n in self.shape(node) if n > 1]
+        return source if same and self.stored(source) is not None else node
+
     def labels(self, node: Any) -> Labels:
         """Labels of a node's value; a stored tensor, constant or image has none."""
         return self.found.get(node.name, fixed(len(self.shape(node))))
@@ -153,6 +165,10 @@ class Tracer:
 
         A stored tensor that is used twice ties its two uses; channels that meet a computed one stay.
         """
+        source = self.origin(operand)
+        if source is not operand:
+            self._slot_of_view(operand, source, axis, labels)
+            return
         tensor = self.stored(operand)
         if tensor is None:
             self.protect(labels, f"meets a computed tensor that cannot be cut ({self.layer(operand)}: {operand.name})")
@@ -167,11 +183,22 @@ class Tracer:
             if one.shape != known.shape:
                 self.slots[tensor, axis] = np.where(one == FIXED, other, one)
 
+    def _slot_of_view(self, view: fx.Node, source: fx.Node, axis: int, labels: Labels) -> None:
+        """Note what an axis of a view of a stored tensor carries."""
+        places = [place for place, length in enumerate(self.shape(source)) if length > 1]
+        kept = [place for place, length in enumerate(self.shape(view)) if length > 1]
+        shape = [1] * len(self.shape(source))
+        for place, own in zip(places, kept, strict=True):
+            shape[place] = labels.shape[own]
+        self.found[view.name] = labels
+        self.slot_of_labels(source, places[kept.index(axis)], labels.reshape(shape))
+
     def read_whole(self, node: fx.Node) -> None:
         """Every axis of a stored tensor that this node reads, and that no rule has noted, is read whole."""
-        for operand in node.all_input_nodes:
-            self.read_all(operand)
-        self.noted.clear()
+        if self.origin(node) is node:  # a view of a stored tensor is read where the view is
+            for operand in node.all_input_nodes:
+                self.read_all(self.origin(operand))
+            self.noted.clear()
 
     def read_all(self, operand: fx.Node) -> None:
         """A stored tensor is read along every axis that is not noted."""
@@ -231,7 +258,7 @@ class Tracer:
         if not axes:
             return True
         channels = on_axis(labels, axes[0], shape[axes[0] - offset])
-        if self.stored(other) is None or len(axes) > 1 or channels is None:
+        if self.stored(self.origin(other)) is None or len(axes) > 1 or channels is None:
             return False
         self.slot(other, axes[0] - offset, channels)
         return True
