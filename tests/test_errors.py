@@ -248,6 +248,7 @@ def test_a_model_without_images_of_its_own_needs_some(place: Path, tiny: Tiny) -
     refused(place, 2, ("compress", tiny.net, "--input", "1x8x8"), "images are needed", "--data")
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_skipped_counted_and_named_in_the_report(place: Path, tiny: Tiny) -> None:
     (place / "photos").mkdir()
     for number, pixels in enumerate(images_of(20)):
@@ -276,6 +277,7 @@ def test_an_output_folder_that_exists_is_not_touched(place: Path, tiny: Tiny) ->
     refused(place, 2, tiny.compress("--out", "run"), "exists", "run", "--overwrite")
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_run_as_a_whole(place: Path, tiny: Tiny) -> None:
     finished_run(place / "run")
     ran = run_forked(*tiny.compress("--out", "run", "--overwrite", *QUICK))
@@ -401,6 +403,7 @@ def test_a_model_whose_extra_is_missing_is_refused_with_the_fix(place: Path, wit
     assert not list(place.iterdir())
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_default_is_onnx_alone_and_the_report_says_so(
     place: Path, tiny: Tiny, without_tflite: Path
 ) -> None:

@@ -136,7 +136,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=[] if stage in ("trace", "recover") else pytest.mark.slow) for stage in STAGES]
+)
 def test_ctrl_c_in_each_stage_leaves_nothing_behind(place: Path, tiny: Tiny, stage: str) -> None:
     interrupted(place, tiny, stage, signal.SIGINT)
 
@@ -154,7 +156,7 @@ def test_a_signal_while_a_worker_measures_ends_the_worker_too(place: Path, tiny:
     interrupted(place, tiny, "bench", number, after=-1)
 
 
-@pytest.mark.parametrize("stage", ["recover", "bench"])
+@pytest.mark.parametrize("stage", ["recover", pytest.param("bench", marks=pytest.mark.slow)])
 def test_a_second_ctrl_c_does_not_disturb_the_cleaning_up(place: Path, tiny: Tiny, stage: str) -> None:
     interrupted(place, tiny, stage, *[signal.SIGINT] * 10, after=-1)
 
@@ -171,6 +173,7 @@ def test_ctrl_c_within_the_tflite_converter_leaves_nothing_behind(place: Path, t
     interrupted(place, tiny, "export tflite", signal.SIGINT, after=after, formats="tflite")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_run_that_was_to_be_replaced(place: Path, tiny: Tiny) -> None:
     (place / "runs" / "run").mkdir(parents=True)
     (place / "runs" / "run" / "report.json").write_text('{"schema": 1, "edgeprune_version": "0.1.0"}')
