@@ -1,6 +1,7 @@
 """Measurement: every raw latency sample of one artifact in one run, and the log that keeps them as they come.
 
-Statistics are computed on reading and never stored. History of the schema: 1, the first.
+Statistics are computed on reading and never stored. History of the schema: 1, the first; 2, reasons to doubt are
+derived on reading too, no longer stored.
 """
 
 from __future__ import annotations
@@ -15,23 +16,9 @@ from typing import Any, BinaryIO
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import output_error
-from edgeprune.stats import MIN_ROUNDS, median, percentile, robust_spread
+from edgeprune.stats import median, percentile
 
-SCHEMA = 1
-
-NOISY_SPREAD = 0.10
-"""Block medians that spread by more than this (1.4826 * MAD / median) make a measurement noisy.
-
-pyperf calls a benchmark possibly unstable from a standard deviation of 10 % of the mean. trtexec warns from a
-coefficient of variation of 2.5 % already, on a GPU of its own; a CPU shared with a system passes that often, and the
-paired ratio does not suffer from it.
-"""
-BUSY_CORES = 0.25
-"""CPU time other processes may use beside ours, in cores, on average over the blocks. Our own choice: a quarter of a
-core."""
-
-_THROTTLE_BITS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-_STICKY = 16  # bits 16 to 19: the same as 0 to 3, at any time since boot (Raspberry Pi documentation, get_throttled)
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ class Measurement:
         path: the file, relative to the run folder.
         role: "baseline" or "pruned".
         format: "onnx" or "tflite".
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32", "fp16" or "int8"; empty for a file that was measured without looking into it.
         runtime: "onnxruntime" or "litert".
         runtime_version: as the runtime itself says.
         threads: threads the runtime was told to use.
@@ -80,7 +67,6 @@ class Measurement:
         first_ns: time of the first call.
         peak_rss_bytes: the most memory the measuring process held, the Python interpreter and the runtime included.
         device: facts of the machine; `at_start` holds its sensors before the run.
-        warnings: what the reader should know, one sentence each.
         warm_up: discarded calls: `calls`, `seconds`, and whether times became `stable`.
         output_sha256: of the bytes of the first output for the first image.
         session: names the interleaved run; only measurements of one session are comparable round by round.
@@ -99,7 +85,6 @@ class Measurement:
     first_ns: int
     peak_rss_bytes: int
     device: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
     warm_up: Mapping[str, Any] = field(default_factory=dict)
     output_sha256: str = ""
     session: str = ""
@@ -108,6 +93,11 @@ class Measurement:
     def samples_ns(self) -> tuple[int, ...]:
         """Every sample of every block."""
         return tuple(sample for block in self.blocks for sample in block.samples_ns)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether an emulator ran it: then its times must never be shown."""
+        return bool(self.device.get("emulated"))
 
     @property
     def p50_ms(self) -> float:
@@ -123,16 +113,6 @@ class Measurement:
     def p99_ms(self) -> float:
         """The time 99 calls of 100 stay below, in milliseconds."""
         return percentile(self.samples_ns, 99) / 1e6
-
-    @property
-    def trust(self) -> str:
-        """Either "ok" or the first reason not to believe the times.
-
-        A reason reads "emulated: ...", "throttled: ...", "too few rounds: ...", "busy: ..." or "noisy: ...". The
-        thresholds are `MIN_ROUNDS`, `BUSY_CORES` and `NOISY_SPREAD`, with their sources.
-        """
-        doubts = (_emulated(self), _throttled(self), _too_few(self), _busy(self), _noisy(self))
-        return next((doubt for doubt in doubts if doubt), "ok")
 
     def to_json(self) -> dict[str, Any]:
         """This measurement as a JSON document, raw samples included."""
@@ -153,41 +133,9 @@ class Measurement:
         fields = {key: value for key, value in document.items() if key != "schema"}
         try:
             fields["blocks"] = tuple(Block.from_json(block) for block in fields["blocks"])
-            fields["warnings"] = tuple(fields["warnings"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EdgepruneError(f"not a measurement: {type(error).__name__}: {error}") from error
-
-
-def _emulated(measurement: Measurement) -> str:
-    return "emulated: these times say nothing about a board" if measurement.device.get("emulated") else ""
-
-
-def _throttled(measurement: Measurement) -> str:
-    before = int(measurement.device.get("at_start", {}).get("throttled", 0))
-    seen = 0
-    for block in measurement.blocks:
-        now = int(block.sensors.get("throttled", 0))
-        # A sticky bit that was set before the run is not this run's fault.
-        seen |= (now | (now & ~before) >> _STICKY) & 0xF
-    names = [name for bit, name in _THROTTLE_BITS.items() if seen >> bit & 1]
-    return f"throttled: {', '.join(names)} during the run" if names else ""
-
-
-def _too_few(measurement: Measurement) -> str:
-    rounds = len(measurement.blocks)
-    return f"too few rounds: {rounds}, needs {MIN_ROUNDS}" if rounds < MIN_ROUNDS else ""
-
-
-def _busy(measurement: Measurement) -> str:
-    others = [block.sensors["other_cores"] for block in measurement.blocks if "other_cores" in block.sensors]
-    cores = sum(others) / len(others) if others else 0.0
-    return f"busy: other processes used {cores:.1f} cores" if cores > BUSY_CORES else ""
-
-
-def _noisy(measurement: Measurement) -> str:
-    spread = robust_spread([block.median_ns for block in measurement.blocks])
-    return f"noisy: blocks spread by {spread:.0%}" if spread > NOISY_SPREAD else ""
 
 
 class MeasurementLog:

@@ -12,11 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
 from edgeprune.artifact import Artifact, Role
 from edgeprune.bench.compare import compare
-from edgeprune.bench.session import measure
+from edgeprune.bench.session import measure, save_inputs
 from edgeprune.bench.transport import Local
+from edgeprune.bench.trust import doubts
 from edgeprune.channels import ChannelMap
 from edgeprune.criteria import Criterion, configure
 from edgeprune.data import ImageSet, check_labels
@@ -126,7 +129,10 @@ def _carry_out(
     accuracy = _accuracy(models, photos.scoring, journal)
     save_model(recovered, folder)
     artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
-    measurements = _measure(request, artifacts, target, folder, photos, uncut.model, journal)
+    inputs = photos.first(uncut.model, _BENCH_IMAGES)
+    save_inputs(inputs, folder)
+    measurements = _measure(request, artifacts, target, folder, inputs, journal)
+    found = [doubts(one) for one in measurements]
     weights, parameters = uncut.model.weights, uncut.cost.parameters
     with journal.stage("report"):
         facts = RunFacts(
@@ -141,7 +147,7 @@ def _carry_out(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
             Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery),
-            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements)),
+            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found),
             facts,
         )
         report.save(folder)
@@ -252,8 +258,7 @@ def _measure(
     artifacts: tuple[Artifact, ...],
     target: Target,
     folder: Path,
-    photos: Photos,
-    model: Model,
+    images: np.ndarray,
     journal: Journal,
 ) -> tuple[Measurement, ...]:
     if not request.bench or not artifacts:
@@ -261,15 +266,7 @@ def _measure(
     cores = len(os.sched_getaffinity(0))
     threads = tuple(sorted({min(count, cores) for count in target.threads}))
     with journal.stage("bench") as tick, Local() as transport:
-        return measure(
-            artifacts,
-            folder,
-            photos.first(model, _BENCH_IMAGES),
-            threads,
-            transport=transport,
-            seed=request.seed,
-            tick=tick,
-        )
+        return measure(artifacts, folder, images, threads, transport=transport, seed=request.seed, tick=tick)
 
 
 def _data_use(photos: Photos) -> DataUse:

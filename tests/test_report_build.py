@@ -8,6 +8,7 @@ from test_report_document import SCHEMA
 
 from edgeprune import __version__
 from edgeprune.bench.compare import compare
+from edgeprune.bench.trust import doubts
 from edgeprune.measurement import Block, Measurement
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.report.build import Evidence, Pruning, build, machine_name
@@ -51,7 +52,8 @@ def measured(role, base_ns, device):
 def built(target="rpi4", device=PC):
     measurements = (measured("baseline", 20_000_000, device), measured("pruned", 15_000_000, device))
     pruning = Pruning(PRUNING_PLAN, FULL.cost.baseline, FULL.cost.pruned, {"fc": "is the output"}, Method("none"))
-    evidence = Evidence(FULL.data, FULL.accuracy, FULL.artifacts, measurements, compare(measurements))
+    found = [doubts(one) for one in measurements]
+    evidence = Evidence(FULL.data, FULL.accuracy, FULL.artifacts, measurements, compare(measurements), found)
     return build(FULL.model, load_target(target), pruning, evidence, FULL.run)
 
 
@@ -97,12 +99,24 @@ def test_a_pc_is_not_the_target():
         ("host", PC, True),
         ("rpi4", PI, True),
         ("rpi5", PI, False),
-        ("rpi4", {**PI, "emulated": True}, False),
-        ("host", {**PI, "emulated": True}, False),
     ],
 )
 def test_the_target_is_the_host_if_asked_for_or_the_board_of_that_name(target, device, is_target):
     assert built(target, device).devices[0].is_target is is_target
+
+
+def test_emulated_times_are_told_of_and_never_shown():
+    report = built("rpi4", {**PI, "emulated": True})
+    assert (report.devices, report.measurements, report.comparisons) == ((), (), ())
+    (told,) = (warning for warning in report.run.warnings if warning.startswith("EMULATED"))
+    assert "Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, 4 cores, aarch64, emulated" in told
+
+
+def test_what_speaks_against_a_measurement_comes_along():
+    row, _ = built(device={**PC, "governor": "powersave"}).measurements
+    assert (row.trust, row.warnings[0].partition(":")[0]) == ("ok", "GOVERNOR")
+    row, _ = built(device={**PC, "at_start": {"temperature_c": 80.0}}).measurements
+    assert row.warnings == ("HOT_START: 80 C before the run",)
 
 
 def test_a_machine_is_named_by_what_it_says():

@@ -44,7 +44,8 @@ TIMINGS = st.builds(
 )
 SPEED_UPS = st.builds(
     SpeedUp,
-    **dict.fromkeys(("baseline", "candidate", "runtime"), TEXT),
+    **dict.fromkeys(("baseline", "candidate", "runtime", "device"), TEXT),
+    detectable=st.floats(0, 10),
     threads=st.integers(1, 64),
     ratio=POSITIVE,
     ci95=st.tuples(POSITIVE, POSITIVE).map(lambda ends: (min(ends), max(ends))),

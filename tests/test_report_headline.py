@@ -4,6 +4,7 @@ import pytest
 from report_samples import FULL, speed_up, timing
 
 from edgeprune.report.headline import headline, notices, speed
+from edgeprune.report.parts import Machine
 from edgeprune.report.wording import context, warnings
 
 FASTER = speed_up("onnxruntime", 2, 1.3124, (1.274, 1.351), "faster")
@@ -71,8 +72,8 @@ def test_it_says_that_nothing_was_scored():
 
 
 def test_measurements_not_to_rely_on_are_counted_and_explained():
-    assert headline(FULL).endswith("1 of 6 measurements cannot be relied on (noisy).")
-    assert "pruned.fp32.tflite (litert, 1 thread): noisy: blocks spread by 14%" in warnings(FULL)
+    assert headline(FULL).endswith("1 of 6 measurements cannot be relied on (THROTTLED).")
+    assert "pruned.fp32.tflite (litert, 1 thread): THROTTLED: 8 of 16 blocks" in warnings(FULL)
 
 
 def test_trusted_measurements_need_no_words():
@@ -90,3 +91,12 @@ def test_of_many_broken_images_the_first_are_named():
     scoring = replace(FULL.data.scoring, skipped=names)
     told = context(replace(FULL, data=replace(FULL.data, scoring=scoring)))
     assert f"12 broken images were skipped: {', '.join(names[:10])} and 2 more." in told
+
+
+def test_times_on_the_target_itself_come_before_those_of_the_host():
+    board = Machine("Raspberry Pi 4 Model B Rev 1.4", True)
+    there = replace(FULL.comparisons[0], ratio=1.52, ci95=(1.5, 1.54), device=board.name)
+    report = replace(FULL, devices=(*FULL.devices, board), comparisons=(*FULL.comparisons, there))
+    assert headline(report).startswith("1.52x faster [1.50, 1.54] in onnxruntime with 1 thread, for")
+    assert "on Raspberry Pi 4 Model B Rev 1.4." in headline(report)
+    assert "AMD EPYC" not in headline(report)

@@ -21,6 +21,8 @@ from edgeprune.measurement import Block, Measurement, MeasurementLog
 from edgeprune.progress import Tick, silent
 
 LOG_NAME = "measurements.jsonl"
+INPUTS_NAME = "inputs.npy"
+"""The images a run's files are timed with, float32 [k, C, H, W]."""
 JOB_SCHEMA = 1
 
 ROUNDS = 16
@@ -82,17 +84,27 @@ def measure(
         OutputError: the run folder or the temporary folder cannot be written.
     """
     _check_images(images, artifacts)
-    entries = [_Entry(f"{a.path}@{count}", a, count) for count in threads for a in artifacts]
+    entries = _entries(artifacts, threads)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
-        job = _job(entries, run, rounds, block_seconds, seed) | {
-            "inputs": transport.put(_write_inputs(images, scratch))
-        }
+        job = _job(entries, run, rounds, block_seconds, seed) | {"inputs": transport.put(save_inputs(images, scratch))}
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = _worker_command(job, scratch, transport)
         with closing(_events(transport, argv)) as events:
             return _collect(events, entries, transport, log, rounds, tick)
+
+
+def _entries(artifacts: Sequence[Artifact], threads: Sequence[int]) -> list[_Entry]:
+    """Every artifact at every thread count; a file that is given twice is measured twice, side by side."""
+    found: dict[str, _Entry] = {}
+    for artifact, count in ((artifact, count) for count in threads for artifact in artifacts):
+        name, copies = f"{artifact.path}@{count}", 1
+        while name in found:
+            copies += 1
+            name = f"{artifact.path}@{count}#{copies}"
+        found[name] = _Entry(name, artifact, count)
+    return list(found.values())
 
 
 def _job(entries: Sequence[_Entry], run: Path, rounds: int, block_seconds: float, seed: int) -> dict[str, Any]:
@@ -117,8 +129,13 @@ def _job(entries: Sequence[_Entry], run: Path, rounds: int, block_seconds: float
     }
 
 
-def _write_inputs(images: np.ndarray, scratch: Path) -> Path:
-    path = scratch / "inputs.npy"
+def save_inputs(images: np.ndarray, folder: Path) -> Path:
+    """Write the images to time with as `INPUTS_NAME` into a folder.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    path = folder / INPUTS_NAME
     try:
         np.save(path, images)
     except OSError as error:
@@ -208,23 +225,10 @@ def _begun(entry: _Entry, ready: Mapping[str, Any], device: Mapping[str, Any], s
         first_ns=int(ready["first_ns"]),
         peak_rss_bytes=0,
         device=device,
-        warnings=_warnings(ready, device, entry.threads),
         warm_up=ready["warm_up"],
         output_sha256=ready["output_sha256"],
         session=session,
     )
-
-
-def _warnings(ready: Mapping[str, Any], device: Mapping[str, Any], threads: int) -> tuple[str, ...]:
-    """What the reader should know before the first block."""
-    found = []
-    if not ready["warm_up"]["stable"]:
-        found.append(f"times were still changing after {ready['warm_up']['seconds']:.1f} s of warm-up")
-    if device.get("governor", "performance") != "performance":
-        found.append(f"the CPU governor is {device['governor']!r}: clocks may change (set it to 'performance')")
-    if threads > device.get("cores", threads):
-        found.append(f"{threads} threads on {device['cores']} cores")
-    return tuple(found)
 
 
 def _failure(
@@ -238,8 +242,11 @@ def _failure(
     missing = event["missing"]
     if transport.name == "local" and missing == "litert":
         return MissingExtraError("tflite", "running a .tflite file")
+    package = _PACKAGES.get(missing, missing)
+    here = f"{transport.python} -m pip install {package}"
+    there = f"edgeprune bench --setup --device {transport.name}"
     return DeviceError(
-        f"{missing} is not installed on {transport.name}", fix=f"{transport.python} -m pip install {_PACKAGES[missing]}"
+        f"{missing} is not installed on {transport.name}", fix=here if transport.name == "local" else there
     )
 
 

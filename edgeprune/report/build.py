@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from edgeprune import __version__
@@ -68,6 +68,24 @@ class Compared(Protocol):
     def rounds(self) -> int:
         """How many paired rounds it rests on."""
 
+    @property
+    def detectable(self) -> float:
+        """The smallest true change it would have found 4 times out of 5, as a share."""
+
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """Facts of the machine."""
+
+
+class Doubted(Protocol):
+    """What a report wants of a reason to doubt a measurement; `edgeprune.bench` finds them. Its text names its kind."""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the times are not to be relied on because of it."""
+
+    def __str__(self) -> str: ...
+
 
 @dataclass(frozen=True)
 class Pruning:
@@ -98,6 +116,7 @@ class Evidence:
         artifacts: the files handed over.
         measurements: of these files.
         comparisons: of these measurements.
+        doubts: what speaks against each measurement, the fatal first; as many as there are measurements.
     """
 
     data: DataUse
@@ -105,16 +124,17 @@ class Evidence:
     artifacts: Sequence[Artifact] = ()
     measurements: Sequence[Measurement] = ()
     comparisons: Sequence[Compared] = ()
+    doubts: Sequence[Sequence[Doubted]] = ()
 
 
 def build(model: Subject, target: Target, pruning: Pruning, evidence: Evidence, run: RunFacts) -> Report:
     """Gather a run's values into a report. It computes nothing that its parts do not already say."""
-    plan, names = pruning.plan, _names(evidence)
-    return Report(
+    plan = pruning.plan
+    report = Report(
         edgeprune_version=__version__,
         model=model,
         target=Board(target.name, target.title, target.arch, plan.channel_multiple, target.warnings),
-        devices=_machines(evidence.measurements, target),
+        devices=(),
         data=evidence.data,
         criterion=Method(plan.criterion, plan.settings),
         recovery=pruning.recovery,
@@ -124,9 +144,38 @@ def build(model: Subject, target: Target, pruning: Pruning, evidence: Evidence, 
         layers=tuple(Layer(name, size, plan.width(name)) for name, size in plan.sizes.items()),
         protected=tuple(Protected(name, reason) for name, reason in pruning.protected.items()),
         artifacts=tuple(evidence.artifacts),
-        measurements=tuple(_timing(one, names) for one in evidence.measurements),
-        comparisons=tuple(_speed_up(one, names) for one in evidence.comparisons),
+        measurements=(),
+        comparisons=(),
         run=run,
+    )
+    return with_times(report, evidence.measurements, evidence.comparisons, evidence.doubts)
+
+
+def with_times(
+    report: Report,
+    measurements: Sequence[Measurement],
+    comparisons: Sequence[Compared],
+    doubts: Sequence[Sequence[Doubted]],
+) -> Report:
+    """The report with these times instead of its own. Emulated ones are told of, never shown.
+
+    Args:
+        report: of the run whose files were measured.
+        measurements: of these files, on one or more machines.
+        comparisons: of these measurements.
+        doubts: what speaks against each measurement.
+    """
+    names = _names(report.artifacts, measurements)
+    emulated = dict.fromkeys(machine_name(one.device) for one in measurements if one.emulated)
+    told = tuple(f"EMULATED: the files work on {name}; times taken there are not shown" for name in emulated)
+    kept = tuple(warning for warning in report.run.warnings if not warning.startswith("EMULATED: "))
+    timed = [(one, its) for one, its in zip(measurements, doubts, strict=True) if not one.emulated]
+    return replace(
+        report,
+        devices=_machines([one for one, _ in timed], report.target),
+        measurements=tuple(_timing(one, its, names) for one, its in timed),
+        comparisons=tuple(_speed_up(one, names) for one in comparisons),
+        run=replace(report.run, warnings=(*kept, *told)),
     )
 
 
@@ -138,14 +187,14 @@ def machine_name(facts: Mapping[str, Any]) -> str:
     return f"{name}, emulated" if facts.get("emulated") else name
 
 
-def _names(evidence: Evidence) -> dict[str, str]:
+def _names(artifacts: Sequence[Artifact], measurements: Sequence[Measurement]) -> dict[str, str]:
     """What an artifact may be called by (its hash, the path it was measured at) to its path in the run folder."""
-    names = {artifact.sha256: artifact.path for artifact in evidence.artifacts}
-    paths = {one.path: names.get(one.artifact, one.path) for one in evidence.measurements}
+    names = {artifact.sha256: artifact.path for artifact in artifacts}
+    paths = {one.path: names.get(one.artifact, one.path) for one in measurements}
     return {**names, **paths}
 
 
-def _machines(measurements: Sequence[Measurement], target: Target) -> tuple[Machine, ...]:
+def _machines(measurements: Sequence[Measurement], target: Board) -> tuple[Machine, ...]:
     machines = {}
     for one in measurements:
         # The sensors before the run belong to the measurement, not to the machine.
@@ -155,14 +204,14 @@ def _machines(measurements: Sequence[Measurement], target: Target) -> tuple[Mach
     return tuple(machines.values())
 
 
-def _is_target(facts: Mapping[str, Any], target: Target) -> bool:
+def _is_target(facts: Mapping[str, Any], target: Board) -> bool:
     """Whether a machine is the target: it is the host and the host was asked for, or the board says its name."""
     if facts.get("emulated"):
         return False
     return target.name == _HOST or target.title.casefold() in str(facts.get("model", "")).casefold()
 
 
-def _timing(one: Measurement, names: Mapping[str, str]) -> Timing:
+def _timing(one: Measurement, doubts: Sequence[Doubted], names: Mapping[str, str]) -> Timing:
     samples = one.samples_ns
     return Timing(
         artifact=names.get(one.artifact, one.path),
@@ -178,8 +227,8 @@ def _timing(one: Measurement, names: Mapping[str, str]) -> Timing:
         first_ms=one.first_ns / 1e6,
         peak_rss_bytes=one.peak_rss_bytes,
         device=machine_name(one.device),
-        trust=one.trust,
-        warnings=one.warnings,
+        trust=str(doubts[0]) if doubts and doubts[0].fatal else "ok",
+        warnings=tuple(map(str, doubts)),
     )
 
 
@@ -193,4 +242,6 @@ def _speed_up(one: Compared, names: Mapping[str, str]) -> SpeedUp:
         ci95=one.ci95,
         verdict=one.verdict,
         rounds=one.rounds,
+        device=machine_name(one.device),
+        detectable=one.detectable,
     )

@@ -28,12 +28,18 @@ def headline(report: Report) -> str:
 
 def speed(report: Report) -> str:
     """How much faster, for how many MACs, and on what machine."""
-    cost, found = report.cost, report.comparisons
+    cost, found = report.cost, telling(report)
     fewer = f"{significant(cost.baseline.macs / cost.pruned.macs)}x fewer MACs"
     if not found:
         return f"Speed was not measured; {fewer}."
-    text = _one(found[0]) if len(found) == 1 else f"{_verdicts(found)}: {_range(found)}"
+    text = _one(found[0]) if len(found) == 1 else f"{_verdicts(found)}: {_range(found, report)}"
     return f"{text}, for {fewer}, {place(report)}."
+
+
+def telling(report: Report) -> tuple[SpeedUp, ...]:
+    """The comparisons that answer the question: those made on the target itself if there are any, else all."""
+    targets = {device.name for device in report.devices if device.is_target}
+    return tuple(one for one in report.comparisons if one.device in targets) or report.comparisons
 
 
 def accuracy(report: Report) -> str:
@@ -75,11 +81,11 @@ def figures(report: Report) -> list[Figure]:
         Figure(f"{what} kept", kept(left, whole), f"from {scaled(whole)} to {scaled(left)}")
         for what, whole, left in sizes
     ]
-    if report.comparisons:
-        worst, best = _extremes(report.comparisons)
+    if found := telling(report):
+        worst, best = _extremes(found)
         one = worst == best
         text = times(worst.ratio, worst.ci95) + ("" if one else f" to {times(best.ratio, best.ci95)}")
-        remark = bounds(worst.ci95) if one else f"in {len(report.comparisons)} settings"
+        remark = bounds(worst.ci95) if one else f"in {len(found)} settings"
         shown.insert(0, Figure("Speed-up", text, remark))
     final = _final(scored) if scored else None
     if scored and final is not None:
@@ -95,16 +101,18 @@ def metric_name(scored: Accuracy) -> str:
 
 
 def place(report: Report) -> str:
-    """Where the times were taken, plainly: the target itself, or the host that is not the target."""
+    """Where the times that count were taken, plainly: the target itself, or the host that is not the target."""
+    targets = [device.name for device in report.devices if device.is_target]
+    if targets:
+        return f"on {' and '.join(targets)}"
     names = " and ".join(device.name for device in report.devices)
-    if all(device.is_target for device in report.devices):
-        return f"on {names}"
     return f"on the host ({names}), not on {report.target.title}"
 
 
-def setting(comparison: SpeedUp) -> str:
-    """Where a comparison was made: "onnxruntime, 2 threads"."""
-    return f"{comparison.runtime}, {threads(comparison.threads)}"
+def setting(comparison: SpeedUp, report: Report) -> str:
+    """Where a comparison was made: "onnxruntime, 2 threads", and on which machine if there are several."""
+    where = f" on {comparison.device}" if len(report.devices) > 1 else ""
+    return f"{comparison.runtime}, {threads(comparison.threads)}{where}"
 
 
 def threads(number: int) -> str:
@@ -140,8 +148,8 @@ def _verdicts(comparisons: tuple[SpeedUp, ...]) -> str:
     return ", ".join(parts)
 
 
-def _range(comparisons: tuple[SpeedUp, ...]) -> str:
-    worst, best = (f"{speed_up(one.ratio, one.ci95)} ({setting(one)})" for one in _extremes(comparisons))
+def _range(comparisons: tuple[SpeedUp, ...], report: Report) -> str:
+    worst, best = (f"{speed_up(one.ratio, one.ci95)} ({setting(one, report)})" for one in _extremes(comparisons))
     return f"from {worst} to {best}"
 
 

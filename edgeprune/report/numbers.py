@@ -36,6 +36,11 @@ def bounds(ci95: tuple[float, float]) -> str:
     return f"[{ci95[0]:,.{places}f}, {ci95[1]:,.{places}f}]"
 
 
+def change(detectable: float) -> str:
+    """The smallest change that would have been seen: "2.1 %"."""
+    return f"{significant(100 * detectable, 2)} %"
+
+
 def share(value: float, ci95: tuple[float, float] | None = None) -> str:
     """A share in per cent, with its 95 % interval where there is one: "77.9 % [75.3, 80.3]"."""
     if ci95 is None:

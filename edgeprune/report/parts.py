@@ -169,8 +169,8 @@ class Timing:
         first_ms: time of the first call, warm-up not done.
         peak_rss_bytes: the most memory the measuring process held, interpreter and runtime included.
         device: name of the machine, one of the report's devices.
-        trust: "ok", or why the numbers should not be relied on ("noisy: ...").
-        warnings: what was noticed while measuring.
+        trust: "ok", or why the numbers should not be relied on ("THROTTLED: ...").
+        warnings: what was noticed while measuring, each beginning with the name of its kind.
     """
 
     artifact: str
@@ -203,6 +203,8 @@ class SpeedUp:
         ci95: 95 % confidence interval of `ratio`.
         verdict: what may be said.
         rounds: how many paired rounds it rests on.
+        device: name of the machine, one of the report's devices.
+        detectable: the smallest true change it would have found 4 times out of 5, as a share.
     """
 
     baseline: str
@@ -213,6 +215,8 @@ class SpeedUp:
     ci95: tuple[float, float]
     verdict: Verdict
     rounds: int
+    device: str
+    detectable: float
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,12 @@ def speed(report: Report) -> IntervalChart | None:
 
     rows = tuple(
         Interval(
-            setting(one), speed_up(one.ratio, one.ci95), one.verdict, at(one.ci95[0]), at(one.ratio), at(one.ci95[1])
+            setting(one, report),
+            speed_up(one.ratio, one.ci95),
+            one.verdict,
+            at(one.ci95[0]),
+            at(one.ratio),
+            at(one.ci95[1]),
         )
         for one in found
     )
@@ -107,14 +112,13 @@ def speed(report: Report) -> IntervalChart | None:
 
 
 def times(report: Report) -> tuple[SpreadGroup, ...]:
-    """The spread of the times, one group for each runtime and number of threads."""
-    groups: dict[tuple[str, int], list[Timing]] = {}
+    """The spread of the times, one group for each runtime, number of threads and machine."""
+    groups: dict[str, list[Timing]] = {}
     for timing in report.measurements:
-        groups.setdefault((timing.runtime, timing.threads), []).append(timing)
+        where = f" on {timing.device}" if len(report.devices) > 1 else ""
+        groups.setdefault(f"{timing.runtime}, {threads(timing.threads)}{where}", []).append(timing)
     pruned = {artifact.path for artifact in report.artifacts if artifact.role == "pruned"}
-    return tuple(
-        _group(f"{runtime}, {threads(number)}", timings, pruned) for (runtime, number), timings in groups.items()
-    )
+    return tuple(_group(label, timings, pruned) for label, timings in groups.items())
 
 
 def widths(report: Report) -> BarChart | None:
