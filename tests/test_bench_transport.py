@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.bench.transport import Local
-from edgeprune.errors import DeviceError
+from edgeprune.bench.device import LocalDevice, SshDevice, parse_device
+from edgeprune.bench.transport import Local, open_device
+from edgeprune.errors import DeviceError, UsageError
 
 CHILD_THAT_STAYS = (
     "import subprocess, sys, time; print(subprocess.Popen(['sleep', '300']).pid, flush=True); time.sleep(300)"
@@ -75,3 +76,47 @@ def test_files_are_put_where_they_are_and_got_by_copy(tmp_path):
         assert device.put(source) == str(source)
         device.get(str(source), tmp_path / "b")
     assert (tmp_path / "b").read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("local", LocalDevice()),
+        ("ssh://raspberrypi.local", SshDevice("raspberrypi.local")),
+        ("ssh://pi@10.0.0.7", SshDevice("10.0.0.7", "pi")),
+        ("ssh://pi@board_1:2222", SshDevice("board_1", "pi", 2222)),
+        ("ssh://[fe80::1%eth0]:22", SshDevice("fe80::1%eth0", port=22)),
+    ],
+)
+def test_a_device_string_is_read_and_written_back(text, device):
+    assert parse_device(text) == device
+    assert str(device) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "raspberrypi",
+        "ssh://",
+        "ssh://-oProxyCommand=touch /hurt",
+        "ssh://-oProxyCommand=x",
+        "ssh://-l@host",
+        "ssh://pi@-host",
+        "ssh://host;reboot",
+        "ssh://ho st",
+        "ssh://host\n",
+        "ssh://$(reboot)",
+        "ssh://`id`@host",
+        "ssh://pi:secret@host",
+        "ssh://host:0",
+        "ssh://host:65536",
+        "ssh://host:22x",
+        "ssh://host/etc",
+        "ssh://[::1",
+        "ssh://höst",
+    ],
+)
+def test_a_device_string_cannot_carry_options_or_commands(text):
+    with pytest.raises(UsageError, match="is not a device"):
+        open_device(text)

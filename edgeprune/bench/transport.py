@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import edgeprune.worker
+from edgeprune.bench.device import LocalDevice, parse_device
+from edgeprune.bench.ssh import Ssh
 from edgeprune.errors import DeviceError
 
 _GRACE_SECONDS = 5.0
@@ -27,7 +29,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls the device ("local", later "ssh://pi@raspberrypi.local")."""
+        """What the user calls the device: "local", "ssh://pi@raspberrypi.local"."""
 
     @property
     def python(self) -> str:
@@ -50,7 +52,7 @@ class Transport(Protocol):
     def run(self, argv: Sequence[str]) -> Generator[str, None, None]:
         """Run a command on the device and yield its lines as they come.
 
-        The command's standard input stays open while the iterator lives. Closing the iterator, by an exception or
+        The command's standard input stays open while it is kept alive. Closing the iterator, by an exception or
         Ctrl-C too, ends the command and whatever it started.
 
         Raises:
@@ -94,6 +96,19 @@ class Local:
                 said = log.read().decode(errors="replace").strip().splitlines()[-3:]
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 raise DeviceError(f"the worker {how}", where=" | ".join(said))
+
+
+def open_device(text: str) -> Transport:
+    """The transport for a device string; `with` connects it.
+
+    Args:
+        text: "local" or "ssh://[user@]host[:port]".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    device = parse_device(text)
+    return Local() if isinstance(device, LocalDevice) else Ssh(device)
 
 
 def pack_worker(path: Path) -> None:

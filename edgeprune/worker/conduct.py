@@ -203,7 +203,11 @@ def _measure_group(
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
     """Look for every runtime before the first minute is spent."""
-    from edgeprune.worker.runtimes import RUNTIMES
+    try:
+        from edgeprune.worker.runtimes import RUNTIMES
+    except ModuleNotFoundError as error:  # numpy
+        name = error.name or str(error)
+        raise EntryError(entries[0]["id"], f"{name} is not installed", missing=name) from None
 
     for entry in entries:
         name = entry["runtime"]

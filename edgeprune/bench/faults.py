@@ -1,0 +1,89 @@
+"""What ssh and the board say when something fails, in words that say what to do."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from edgeprune.bench.device import SshDevice
+from edgeprune.errors import DeviceError
+
+# (what is said, what is wrong, what to do); the first that is found counts. {name} is the device, {ssh} what to type
+# after `ssh`, {host} the host alone, {said} the line it was found in.
+_FAULTS = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "its host key is not the one this machine knows: another board, a new system, or somebody in between",
+        "If the board was set up anew: ssh-keygen -R {known}, then ssh {ssh} once to look at the new key.",
+    ),
+    ("Host key verification failed", "its host key is not known yet", "Run ssh {ssh} once and look at the key."),
+    ("Could not resolve hostname", "there is no such host", "Is it on, and the name right? Try its IP address."),
+    (
+        "Connection refused",
+        "it refuses the connection",
+        "Is sshd running there, on that port? On the board: sudo systemctl enable --now ssh",
+    ),
+    ("Permission denied (", "it does not accept a key of this machine", "Give it one: ssh-copy-id {ssh}"),
+    ("Too many authentication failures", "it does not accept a key of this machine", "ssh-copy-id {ssh}"),
+    ("timed out", "it does not answer", "Is the board on, and in the same network?"),
+    ("No route to host", "it cannot be reached", "Is the board on, and in the same network?"),
+    ("Network is unreachable", "it cannot be reached", "Is this machine in a network?"),
+    ("busy: ", "another bench is running there: {said}", "Wait for it, or ask its owner."),
+    (
+        "python3 is too old",
+        "{said}",
+        "edgeprune needs Python 3.9 or newer as python3 on the board: Raspberry Pi OS 11, Ubuntu 22.04.",
+    ),
+    ("python3: not found", "there is no python3", "On the board: sudo apt install python3"),
+    ("python3: command not found", "there is no python3", "On the board: sudo apt install python3"),
+    (
+        "No space left on device",
+        "its disk is full",
+        "Free some (on the board: df -h), or remove what edgeprune made: edgeprune bench --clean --device {name}",
+    ),
+    ("Disk quota exceeded", "the user's disk quota is used up", "Free some space on the board."),
+    ("Read-only file system", "its home folder cannot be written", "A worn-out SD card? On the board: dmesg"),
+    ("No module named 'numpy'", "numpy is not installed there", "edgeprune bench --setup --device {name}"),
+)
+_EXIT_OF_SSH = 255
+
+
+def fault(code: int, said: str, device: SshDevice) -> DeviceError:
+    """The error for a call over ssh that failed.
+
+    Args:
+        code: of the exit: 255 is ssh's own.
+        said: what came on standard error.
+        device: for the text.
+    """
+    known = f"'[{device.host}]:{device.port}'" if device.port else device.host
+    user = f"{device.user}@" if device.user else ""
+    ssh = (f"-p {device.port} " if device.port else "") + user + device.host
+    for sign, what, fix in _FAULTS:
+        line = next((line for line in said.splitlines() if sign in line), None)
+        if line is not None:
+            words = {"name": str(device), "ssh": ssh, "known": known, "said": line.removeprefix("busy: ")}
+            return DeviceError(what.format(**words), where=str(device), fix=fix.format(**words))
+    last = " | ".join(said.strip().splitlines()[-3:]) or f"exit code {code}"
+    if code == _EXIT_OF_SSH:
+        return DeviceError(f"cannot connect: {last}", where=str(device), fix=f"Does this work? ssh {ssh} true")
+    return DeviceError(f"a command failed there: {last}", where=str(device))
+
+
+def ended(code: int | None, words: Sequence[str], device: str) -> DeviceError:
+    """The error for a worker that did not end with exit code 0.
+
+    Args:
+        code: negative: the signal that killed it; None: nobody was left to see it.
+        words: the last lines it said.
+        device: where.
+    """
+    last = " | ".join(words)
+    if code is None:
+        return DeviceError(
+            f"the worker was cut down in the middle of its work{': ' * bool(last)}{last}",
+            where=device,
+            fix="Did the board restart, or run out of memory? On the board: uptime; dmesg | tail",
+        )
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return DeviceError(f"the worker {how}", where=" | ".join([device, *words]))

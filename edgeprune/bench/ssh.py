@@ -1,0 +1,279 @@
+"""A board over SSH, by the system's own `ssh`: the user's configuration, keys and jump hosts hold here too.
+
+One login serves a whole run: the first call leaves a master connection behind, and the others go through it. Files
+travel on a call's standard streams, so that the board needs nothing but sshd and Python. Commands run detached from the
+connection (see `edgeprune.worker.keeper`): where it is lost, it is made anew and nothing is.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from edgeprune.bench.device import SshDevice
+from edgeprune.bench.faults import ended, fault
+from edgeprune.errors import DeviceError
+from edgeprune.worker import keeper
+
+RETRY_SECONDS = (1, 2, 4, 8, 16, 30, 60)
+"""Pauses before each attempt to take up a lost connection: two minutes, enough for a board's Wi-Fi to come back."""
+_OPTIONS = {
+    "BatchMode": "yes",  # a password cannot be asked for: it is an error that says so
+    "ControlMaster": "auto",
+    "ControlPersist": "60",  # the master ends by itself should we be killed
+    "ConnectTimeout": "15",
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "3",
+    "LogLevel": "ERROR",  # no banners among the errors
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "ClearAllForwardings": "yes",
+    "PermitLocalCommand": "no",
+    "RequestTTY": "no",
+}
+_CLOSE_SECONDS = 20
+
+# Runs on whatever `python3` there is, so it is plain: it must be able to say that it is too old.
+_OPEN = """
+import json, os, platform, sys, tempfile
+if sys.version_info < (3, 9):
+    sys.exit("python3 is too old: " + platform.python_version())
+cache = os.path.expanduser("~/.cache/edgeprune")
+os.makedirs(cache, mode=0o700, exist_ok=True)
+folder = tempfile.mkdtemp(prefix="run-", dir=cache)
+with open(os.path.join(folder, "keeper.py"), "wb") as file:
+    file.write(sys.stdin.buffer.read())
+installed = os.path.join(cache, "venv", "bin", "python")
+print(json.dumps({
+    "folder": folder,
+    "python": installed if os.path.exists(installed) else sys.executable,
+    "system_python": sys.executable,
+    "machine": platform.machine(),
+    "libc": platform.libc_ver(),
+    "version": sys.version_info[:3],
+    "bits": 64 if sys.maxsize > 2**32 else 32,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is found out on opening.
+
+    Attributes:
+        folder: of this run, on the board.
+        python: the one that was set up, else the system's.
+        system_python: the system's.
+        machine: as uname says: "aarch64".
+        libc: name and version: ("glibc", "2.36").
+        version: of the system's Python.
+        bits: of the system's Python: 32 also where a 32-bit system runs on a 64-bit kernel.
+    """
+
+    folder: str
+    python: str
+    system_python: str
+    machine: str
+    libc: tuple[str, str]
+    version: tuple[int, int, int]
+    bits: int
+
+    @property
+    def cache(self) -> str:
+        """The folder that holds all edgeprune ever makes on the board."""
+        return str(PurePosixPath(self.folder).parent)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Board:
+        """The board that the opening call describes."""
+        lists = {key: tuple(document[key]) for key in ("libc", "version")}
+        return cls(**{**document, **lists})
+
+
+class Ssh:
+    """A board over SSH; a `Transport`."""
+
+    def __init__(self, device: SshDevice) -> None:
+        self._device = device
+        self._board: Board | None = None
+        self._sent: set[str] = set()
+        self._to_close = True
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+        return str(self._device)
+
+    @property
+    def python(self) -> str:
+        """The Python that `edgeprune bench --setup` made on the board, else the board's own."""
+        return self.board.python
+
+    @property
+    def board(self) -> Board:
+        """What is known of the board, once entered."""
+        if self._board is None:
+            raise ValueError("the board is not opened: use `with`")
+        return self._board
+
+    def __enter__(self) -> Ssh:
+        # Not $TMPDIR if that is long: the path of a socket has at most 108 characters, and ssh adds some.
+        near = tempfile.gettempdir()
+        self._scratch = tempfile.mkdtemp(prefix="edgeprune-", dir=near if len(near) < 50 else "/tmp")
+        try:
+            with Path(keeper.__file__).open("rb") as source:
+                said = self._call(["python3", "-c", _OPEN], source)
+            self._board = Board.from_json(json.loads(said))
+        except BaseException as error:
+            self._hang_up()
+            if isinstance(error, ValueError):
+                raise DeviceError(
+                    "its shell prints text of its own at login", where=self.name, fix="Silence ~/.bashrc there."
+                ) from None
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            if self._to_close:
+                self._keeper("close", self.board.folder)
+        except DeviceError:
+            # What ended the run is worth more than that it could not be tidied up.
+            if exception[0] is None:
+                raise
+        finally:
+            self._hang_up()
+
+    def put(self, path: Path) -> str:
+        """Copy a file to the board; once, however often it is asked for."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            there = str(PurePosixPath(self.board.folder) / digest[:16] / path.name)
+            if there not in self._sent:
+                file.seek(0)
+                self._keeper("receive", there, digest, stdin=file)
+                self._sent.add(there)
+        return there
+
+    def get(self, source: str, path: Path) -> None:
+        """Copy a file of the board."""
+        path.write_bytes(self._keeper("send", source))
+
+    def run(self, argv: Sequence[str]) -> Generator[str, None, None]:
+        """Run a command and yield its lines; see `Transport.run`. A lost connection is taken up again."""
+        folder = self.board.folder
+        outcome: dict[str, Any] = {}
+        try:
+            self._keeper("start", folder, f"{getpass.getuser()}@{socket.gethostname()}", *argv)
+            yield from self._followed(folder)
+            outcome = json.loads(self._keeper("outcome", folder))
+        finally:
+            if not outcome and self._to_close:
+                with suppress(DeviceError):  # where the board cannot be reached, the command ends with its work
+                    self._keeper("stop", folder)
+        if outcome["code"] != 0:
+            raise ended(outcome["code"], outcome["words"], self.name)
+
+    def clean(self) -> None:
+        """Remove everything edgeprune ever made on the board.
+
+        Raises:
+            DeviceError: a bench is running there.
+        """
+        self._keeper("clean", self.board.cache)
+        self._to_close = False
+
+    def _followed(self, folder: str) -> Generator[str, None, None]:
+        """The command's lines to its end, across lost connections."""
+        seen, failures, pipe = 0, 0, subprocess.PIPE
+        while True:
+            argv = self._ssh(["python3", f"{folder}/keeper.py", "follow", folder, str(seen)])
+            process = self._started(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+            with _ending(process) as output:
+                for line in output:
+                    if not line.endswith(b"\n"):
+                        break  # torn off; it will come whole
+                    seen, failures = seen + len(line), 0
+                    yield line.decode(errors="replace")
+                if process.wait() == 0:
+                    return
+            if failures == len(RETRY_SECONDS):
+                self._to_close = False
+                raise DeviceError(
+                    "lost the connection, and could not make it anew",
+                    where=self.name,
+                    fix=f"The board finishes its work alone and writes it to {folder}/events.jsonl; "
+                    f"to remove it: edgeprune bench --clean --device {self.name}",
+                )
+            time.sleep(RETRY_SECONDS[failures])
+            failures += 1
+
+    def _keeper(self, operation: str, *words: str, stdin: IO[bytes] | None = None) -> bytes:
+        return self._call(["python3", f"{self.board.folder}/keeper.py", operation, *words], stdin)
+
+    def _call(self, argv: Sequence[str], stdin: IO[bytes] | None = None) -> bytes:
+        """Run a short command to its end.
+
+        Raises:
+            DeviceError: it failed, or ssh did; in the user's words where the fault is known.
+        """
+        # A file, not a pipe: the master that the first call leaves behind keeps it open.
+        with tempfile.TemporaryFile() as words:
+            process = self._started(
+                self._ssh(argv), stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
+            )
+            try:
+                said, _ = process.communicate()
+            finally:
+                process.kill()
+                process.wait()
+            if process.returncode:
+                words.seek(0)
+                raise fault(process.returncode, words.read().decode(errors="replace"), self._device)
+        return said
+
+    def _ssh(self, argv: Sequence[str]) -> list[str]:
+        """The words that run a command on the board."""
+        device = self._device
+        options = [f"-o{key}={value}" for key, value in _OPTIONS.items()]
+        where = [*(["-l", device.user] if device.user else []), *(["-p", str(device.port)] if device.port else [])]
+        return ["ssh", *options, f"-oControlPath={self._scratch}/s", *where, "--", device.host, shlex.join(argv)]
+
+    def _started(self, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+        try:
+            # A session of its own: Ctrl-C reaches us alone, and we still need the connection to end what runs there.
+            return subprocess.Popen(argv, start_new_session=True, **streams)
+        except FileNotFoundError:
+            raise DeviceError("ssh is not installed on this machine", fix="apt-get install openssh-client") from None
+
+    def _hang_up(self) -> None:
+        """Close the connection."""
+        argv = ["ssh", "-O", "exit", f"-oControlPath={self._scratch}/s", "--", self._device.host]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(argv, capture_output=True, timeout=_CLOSE_SECONDS, check=False)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+@contextmanager
+def _ending(process: subprocess.Popen[bytes]) -> Iterator[IO[bytes]]:
+    """The process's output; the process does not outlive the block."""
+    assert process.stdin
+    assert process.stdout
+    with process.stdin, process.stdout:
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,125 @@
+"""Setting a board up: a real sshd on loopback, real pip, wheels made here, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from edgeprune.bench import setup
+from edgeprune.bench.ssh import Board
+from edgeprune.bench.transport import open_device
+from edgeprune.errors import DeviceError, UsageError
+from tests.ssh_server import SSHD, SshServer
+
+needs_sshd = pytest.mark.skipif(
+    not Path(SSHD).exists() or not shutil.which("ssh"), reason="openssh-server is not installed"
+)
+BOARD = Board("/f", "/p", "/p", "aarch64", ("glibc", "2.31"), (3, 9, 2), 64)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    server = SshServer(tmp_path / "board")
+    monkeypatch.setenv("PATH", f"{server.folder}/bin:{os.environ['PATH']}")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch) -> Path:
+    """A folder that is all pip knows, and a runtime named tiny."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setitem(setup.PACKAGES, "tiny", ("tiny",))
+    monkeypatch.setitem(setup._MODULES, "tiny", "tiny")
+    (tmp_path / "wheels").mkdir()
+    return tmp_path / "wheels"
+
+
+def write_wheel(folder: Path, version: str, code: str) -> None:
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    tag = f"{python}-{python}-manylinux_2_17_{os.uname().machine}"
+    with zipfile.ZipFile(folder / f"tiny-{version}-{tag}.whl", "w") as wheel:
+        info = f"tiny-{version}.dist-info"
+        wheel.writestr("tiny/__init__.py", code)
+        wheel.writestr(f"tiny-{version}.data/platlib/tiny/more.py", "there = True")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@needs_sshd
+@pytest.mark.slow
+def test_a_board_gets_an_environment_of_its_own_and_benches_in_it(server, wheels):
+    write_wheel(wheels, "1.0", "from tiny.more import there")
+    said = []
+    installed = setup.set_up(server.device, ["tiny"], said.append)
+    assert installed.packages == ("tiny==1.0",)
+    assert len(said) == 2
+    with open_device(server.device) as board:
+        assert board.python == installed.python
+        assert list(board.run([board.python, "-c", "import tiny; print(tiny.there)"])) == ["True\n"]
+    (environment,) = server.cache.glob("venv-*")
+    assert json.loads((environment / "wheels.json").read_text()) == installed.wheels
+    setup.clean(server.device)
+    assert not server.cache.exists()
+
+
+@needs_sshd
+@pytest.mark.slow
+def test_a_new_set_up_replaces_the_old_one(server, wheels):
+    write_wheel(wheels, "1.0", "from tiny.more import there")
+    setup.set_up(server.device, ["tiny"])
+    write_wheel(wheels, "2.0", "version = 2")
+    setup.set_up(server.device, ["tiny"])
+    assert len(list(server.cache.glob("venv-*"))) == 1
+    with open_device(server.device) as board:
+        assert list(board.run([board.python, "-c", "import tiny; print(tiny.version)"])) == ["2\n"]
+
+
+@needs_sshd
+@pytest.mark.slow
+def test_a_runtime_that_cannot_be_imported_is_told_and_leaves_nothing(server, wheels):
+    write_wheel(wheels, "1.0", "import not_there")
+    with pytest.raises(DeviceError) as told:
+        setup.set_up(server.device, ["tiny"])
+    assert "tiny was installed, but cannot be imported" in str(told.value)
+    assert "No module named 'not_there'" in str(told.value)
+    assert list(server.cache.glob("venv*")) == []
+
+
+@needs_sshd
+def test_a_board_for_which_there_are_no_wheels_is_told(server, wheels):
+    with pytest.raises(DeviceError, match=f"no wheels of tiny for {os.uname().machine}, Python 3") as told:
+        setup.set_up(server.device, ["tiny"])
+    assert "No matching distribution found for tiny" in told.value.where
+
+
+def test_wheels_are_asked_for_the_boards_python_machine_and_c_library():
+    words = setup._pip(BOARD, ["numpy"], Path("wheels"), "ssh://b")
+    platforms = [word for before, word in pairwise(words) if before == "--platform"]
+    assert platforms[0] == "manylinux_2_31_aarch64"
+    assert platforms[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
+    assert words[words.index("--python-version") + 1] == "3.9"
+
+
+@pytest.mark.parametrize(("changed", "what"), [({"bits": 32}, "32-bit"), ({"libc": ("", "")}, "not glibc")])
+def test_a_board_that_has_no_wheels_by_its_kind_is_told(changed, what):
+    board = Board(**{**vars(BOARD), **changed})
+    with pytest.raises(DeviceError, match=what):
+        setup._pip(board, ["numpy"], Path("wheels"), "ssh://b")
+
+
+def test_this_machine_is_not_set_up():
+    with pytest.raises(UsageError, match="needs no set-up"):
+        setup.set_up("local", ["onnxruntime"])
+    with pytest.raises(UsageError, match="no runtime 'tensorrt'"):
+        setup.set_up("ssh://board", ["tensorrt"])
