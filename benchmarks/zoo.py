@@ -340,7 +340,7 @@ def table(rows: list[Row]) -> str:
     transformers = [network.name for network in networks if network.transformer]
     pairs = {n.name: (found[n.name, "edgeprune"], found[n.name, "torch-pruning"]) for n in networks}
     parts = [
-        *(_counts(what, names, found) for what, names in (("CNNs", cnns), ("transformers", transformers))),
+        *(_counts(what, names, found) for what, names in (("CNNs", cnns), ("transformers", transformers)) if names),
         _medians([pairs[name] for name in cnns]),
         _better("Where Torch-Pruning is better", [name for name in pairs if _beats(*reversed(pairs[name]))], pairs),
         _better("Every network", list(pairs), pairs),

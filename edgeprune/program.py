@@ -163,6 +163,16 @@ def capture(module: nn.Module, shape: Shape | Sequence[Shape], batch: int = 2, *
     )
 
 
+def may_take_any_size(program: Program) -> bool:
+    """Whether it is worth while to capture the same model for images of any size.
+
+    Not where positions are padded: the amounts may be calculated from the size at every layer ("same" padding, as
+    TensorFlow counts it), and the expressions that torch.export then carries along take minutes to compare.
+    """
+    pads: list[Any] = [node.args[1] for node in program.nodes if operator_of(node) in ("pad", "constant_pad_nd")]
+    return not any(amount != 0 for amounts in pads for amount in amounts[:4])
+
+
 def _example(shape: Shape, module: nn.Module) -> Tensor:
     """Values are of no matter to the graph, but a model may divide by their range."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.graph import GraphNetwork, perform
 from edgeprune.model import Model
-from edgeprune.program import Program, capture, layer_of, operator_of
+from edgeprune.program import Program, capture, layer_of, may_take_any_size, operator_of
 from edgeprune.prune.operators import CONVOLUTIONS, TRANSPOSED
 from edgeprune.resize import all_tensors
 
@@ -47,7 +47,8 @@ def fold_weights(model: Model, program: Program) -> Model:
     """
     if not calculated_weights(program):
         return model
-    program = capture(model.module, model.input_shapes, any_size=True)
+    if may_take_any_size(program):
+        program = capture(model.module, model.input_shapes, any_size=True)
     found = calculated_weights(program)
     values = _values(program, model.module, found)
     graph = fx.Graph()

@@ -18,7 +18,7 @@ from edgeprune.channels import FIXED, ChannelMap, Slot, Space, varying
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
-from edgeprune.program import capture, network_of
+from edgeprune.program import capture, may_take_any_size, network_of
 from edgeprune.prune.rewrite import Cutting, renumbered, rewritten
 from edgeprune.prune.trace import trace
 from edgeprune.resize import all_tensors
@@ -79,9 +79,10 @@ def _as_graph(
     Raises:
         ModelError: the graph would take one batch size only.
     """
-    program = capture(model.module, model.input_shapes, any_size=True)
-    if trace(program).fingerprint != channel_map.fingerprint:
-        program = capture(model.module, model.input_shapes)
+    program = capture(model.module, model.input_shapes)
+    if may_take_any_size(program):
+        open_sizes = capture(model.module, model.input_shapes, any_size=True)
+        program = open_sizes if trace(open_sizes).fingerprint == channel_map.fingerprint else program
     if not program.any_batch:
         raise ModelError(
             "the forward of the cut model has a width written into it, and a number of images too",
