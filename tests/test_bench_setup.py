@@ -11,12 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from ssh_server import SSHD, SshServer
 
 from edgeprune.bench import setup
 from edgeprune.bench.ssh import Board
 from edgeprune.bench.transport import open_device
 from edgeprune.errors import DeviceError, UsageError
-from tests.ssh_server import SSHD, SshServer
 
 needs_sshd = pytest.mark.skipif(
     not Path(SSHD).exists() or not shutil.which("ssh"), reason="openssh-server is not installed"

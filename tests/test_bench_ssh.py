@@ -14,13 +14,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ssh_server import SSHD, SshServer, make_key
+from test_bench_transport import CHILD_THAT_STAYS, is_alive, is_gone_soon
+from test_worker import a_job, write_onnx
 
 from edgeprune.bench import ssh
 from edgeprune.bench.transport import open_device, pack_worker
 from edgeprune.errors import DeviceError
-from tests.ssh_server import SSHD, SshServer, make_key
-from tests.test_bench_transport import CHILD_THAT_STAYS, is_alive, is_gone_soon
-from tests.test_worker import a_job, write_onnx
 
 pytestmark = pytest.mark.skipif(
     not Path(SSHD).exists() or not shutil.which("ssh"), reason="openssh-server is not installed"

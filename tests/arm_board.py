@@ -1,0 +1,60 @@
+"""An arm64 board without a board: a Debian root folder under QEMU user emulation, with sshd inside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from ssh_server import SshServer
+
+RECIPES = Path(__file__).parent / "arm"
+CACHE = Path(os.environ.get("EDGEPRUNE_ARM_CACHE", Path.home() / ".cache" / "edgeprune-tests"))
+
+
+def missing() -> str:
+    """Why there can be no such board here; empty if there can."""
+    if os.getuid() != 0:
+        return "an arm64 root folder needs root"
+    programs = ("mmdebstrap", "qemu-aarch64-static", "update-binfmts", "unshare", "ssh")
+    absent = [program for program in programs if not shutil.which(program)]
+    return f"not installed: {', '.join(absent)}" if absent else ""
+
+
+def root_folder() -> Path:
+    """The root folder, built on the first call (about 40 s) and kept."""
+    recipe = RECIPES / "rootfs.sh"
+    folder = CACHE / f"arm64-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        torn = folder.with_suffix(".torn")
+        shutil.rmtree(torn, ignore_errors=True)
+        subprocess.run([recipe, torn], check=True)
+        torn.rename(folder)
+    return folder
+
+
+class ArmBoard(SshServer):
+    """sshd inside the root folder. It looks like a Raspberry Pi 4, as far as files can.
+
+    Args:
+        folder: an empty folder for keys and settings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.root = root_folder()
+        self.home = self.root / "root"
+        self.cache = self.home / ".cache" / "edgeprune"
+        shutil.rmtree(self.cache, ignore_errors=True)
+        etc = self.root / "etc" / "ssh"
+        shutil.copyfile(folder / "id.pub", etc / "edge_authorized_keys")
+        shutil.copyfile(RECIPES / "sshd_config", etc / "edge_sshd_config")
+        shutil.copy(folder / "host", etc / "edge_host")
+
+    def command(self) -> list[str]:
+        """How to start sshd."""
+        inside = ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/edge_sshd_config", "-p", str(self.port)]
+        return [str(RECIPES / "enter.sh"), str(self.root), "pcf", *inside]
