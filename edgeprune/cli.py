@@ -27,6 +27,7 @@ from edgeprune.request import (
     parse_shape,
 )
 from edgeprune.terminal import Talk, print_description, print_json, print_plan
+from edgeprune.timing_commands import bench, compare, doctor
 
 app = typer.Typer(
     name="edgeprune",
@@ -269,6 +270,9 @@ def inspect(
         print_description(description.to_json(), as_json)
 
 
+app.command()(bench)
+app.command()(compare)
+app.command()(doctor)
 app.command()(models)
 app.command()(criteria)
 app.add_typer(devices_app, name="devices")

@@ -155,8 +155,7 @@ def _positive(times: Sequence[float]) -> np.ndarray:
 
 def _paired_ratios(baseline: Sequence[float], candidate: Sequence[float]) -> np.ndarray:
     """Round by round, how many times faster the candidate was: float64 [rounds]."""
-    slow, fast = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
-    if slow.shape != fast.shape or slow.ndim != 1 or not slow.size:
-        raise ValueError(f"rounds must be paired: {slow.shape} against {fast.shape}")
-    ratios: np.ndarray = _positive(slow) / _positive(fast)
+    if len(baseline) != len(candidate):
+        raise ValueError(f"rounds must be paired: {len(baseline)} against {len(candidate)}")
+    ratios: np.ndarray = _positive(baseline) / _positive(candidate)
     return ratios

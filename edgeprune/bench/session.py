@@ -95,6 +95,21 @@ def measure(
             return _collect(events, entries, transport, log, rounds, tick)
 
 
+def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
+    """What a device says of itself, its sensors' readings as `at_start`: a job without any file.
+
+    Args:
+        transport: the device, entered.
+        scratch: a folder for the job.
+
+    Raises:
+        DeviceError: the worker cannot be run there.
+    """
+    job = {"schema": JOB_SCHEMA, "entries": []}
+    with closing(_events(transport, _worker_command(job, scratch, transport))) as events:
+        return {name: value for event in events if event["event"] == "start" for name, value in event["device"].items()}
+
+
 def _entries(artifacts: Sequence[Artifact], threads: Sequence[int]) -> list[_Entry]:
     """Every artifact at every thread count; a file that is given twice is measured twice, side by side."""
     found: dict[str, _Entry] = {}

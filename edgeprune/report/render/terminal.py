@@ -39,6 +39,11 @@ def renderable(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+def fitted(table: Table) -> RenderableType:
+    """A table for `rich` that fits itself to the terminal's width."""
+    return _Fitted(table)
+
+
 class _Fitted:
     """A table that leaves minor columns out on a narrow terminal, and becomes a list on a very narrow one."""
 

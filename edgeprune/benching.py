@@ -1,0 +1,275 @@
+"""bench(): files that exist, timed against each other on one or more devices; a run's report is written anew."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
+from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
+from edgeprune.bench.single import made_up_images, single_files
+from edgeprune.bench.summary import summary
+from edgeprune.bench.transport import open_device
+from edgeprune.bench.trust import Doubt, doubts
+from edgeprune.errors import UsageError
+from edgeprune.files import sha256_of
+from edgeprune.journal import Journal, Listener, Nobody
+from edgeprune.measurement import Measurement, load_measurements
+from edgeprune.registry import unknown
+from edgeprune.report.build import machine_name, with_times
+from edgeprune.report.document import Report
+from edgeprune.stats import MIN_ROUNDS
+from edgeprune.target import HOST_THREADS
+
+_TURN_SECONDS = BLOCK_SECONDS + 0.04
+"""What a block takes with the pause before it; a slow file's takes longer."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to measure, and how.
+
+    Attributes:
+        files: one run folder, or model files of which the first is the baseline.
+        devices: "local" or "ssh://...", one after the other.
+        runtimes: only files of these; empty for all.
+        threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
+        rounds: blocks of each file; None for the default.
+        minutes: about how long on each device, instead.
+        gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
+        set_up: put runtimes on the boards first.
+        clean: remove from the boards what was put there.
+        out: where to keep the samples of single files; None for nowhere.
+        seed: of the order within rounds.
+        command: what the user typed, for the report.
+    """
+
+    files: tuple[Path, ...]
+    devices: tuple[str, ...] = ("local",)
+    runtimes: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    rounds: int | None = None
+    minutes: float | None = None
+    gate: float | None = None
+    set_up: bool = False
+    clean: bool = False
+    out: Path | None = None
+    seed: int = 0
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            UsageError: which option, and what it may be.
+        """
+        if not self.files and not (self.set_up or self.clean):
+            raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
+        for name in self.runtimes:
+            if name not in RUNTIME_OF_FORMAT.values():
+                raise unknown("--runtime", name, tuple(RUNTIME_OF_FORMAT.values()))
+        if self.rounds is not None and self.minutes is not None:
+            raise UsageError("--blocks and --minutes exclude each other", fix="Give one of them.")
+        if self.rounds is not None and self.rounds < MIN_ROUNDS:
+            raise UsageError(
+                f"--blocks must be at least {MIN_ROUNDS}, got {self.rounds}", fix="Fewer cannot show any difference."
+            )
+        for option, value in (("--minutes", self.minutes), ("--gate", self.gate)):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{option} must be above 0, got {value}", fix=f"For example: {option} 1.3")
+        if any(count < 1 for count in self.threads):
+            raise UsageError("--threads must be whole numbers above 0", fix="For example: --threads 1,4")
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What is measured.
+
+    Attributes:
+        artifacts: the files.
+        folder: what their paths are relative to; the samples are kept there.
+        images: to feed them, float32 [k, C, H, W].
+        report: of the run they are from; None for single files.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    folder: Path
+    images: np.ndarray
+    report: Report | None
+
+
+@dataclass(frozen=True, eq=False)
+class Benched:
+    """What measuring came to.
+
+    Attributes:
+        artifacts: the files.
+        measurements: of these files, device by device.
+        asked: for each measurement, the device as the user named it.
+        doubts: for each measurement, what speaks against it.
+        comparisons: of these measurements.
+        gate: as asked.
+        report: the run's, with the new times; None for single files.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    measurements: tuple[Measurement, ...]
+    asked: tuple[str, ...]
+    doubts: tuple[tuple[Doubt, ...], ...]
+    comparisons: tuple[Comparison, ...]
+    gate: float | None = None
+    report: Report | None = None
+
+    @property
+    def fatal(self) -> tuple[Doubt, ...]:
+        """Why not to believe the times; empty if they can be."""
+        return tuple(doubt for found in self.doubts for doubt in found if doubt.fatal)
+
+    @property
+    def gate_met(self) -> bool:
+        """Whether every pair that was measured is as much faster as was asked."""
+        if self.gate is None:
+            return True
+        pairs = sum(one.role == "pruned" for one in self.measurements)
+        return len(self.comparisons) == pairs > 0 and all(one.ci95[0] >= self.gate for one in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, device by device, as a JSON document; the samples are in `measurements.jsonl`."""
+        devices = []
+        for device in dict.fromkeys(self.asked):
+            here = [at for at, name in enumerate(self.asked) if name == device]
+            measured, found = [self.measurements[at] for at in here], [self.doubts[at] for at in here]
+            devices.append(summary(device, self.artifacts, measured, found, compare(measured)))
+        gate = None if self.gate is None else {"asked": self.gate, "met": self.gate_met and not self.fatal}
+        return {"schema": 1, "devices": devices, "gate": gate}
+
+
+def bench(order: Order, listener: Listener | None = None) -> Benched:
+    """Measure files against each other, interleaved, on each device in turn.
+
+    The samples are appended to the run's `measurements.jsonl`, and its report is written anew with the new times beside
+    those of other devices.
+
+    Raises:
+        EdgepruneError: see `edgeprune.errors`; what was measured before it stays in the run folder.
+    """
+    order.check()
+    journal = Journal(listener or Nobody())
+    with ExitStack() as stack:
+        scratch = order.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
+        material = _material(order, scratch) if order.files else None
+        runtimes = sorted({one.runtime for one in material.artifacts} if material else order.runtimes)
+        found: dict[str, tuple[Measurement, ...]] = {}
+        for device in dict.fromkeys(order.devices):
+            if order.set_up:
+                _set_up(device, runtimes, journal)
+            if material:
+                found[device] = _measured(order, material, device, journal)
+            if order.clean:
+                _clean(device, journal)
+    measurements = tuple(one for its in found.values() for one in its)
+    return Benched(
+        artifacts=material.artifacts if material else (),
+        measurements=measurements,
+        asked=tuple(device for device, its in found.items() for _ in its),
+        doubts=tuple(doubts(one) for one in measurements),
+        comparisons=compare(measurements),
+        gate=order.gate,
+        report=_rewritten(order, material) if material and material.report else None,
+    )
+
+
+def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
+    """The files of a finished run, and the images they were timed with.
+
+    Raises:
+        EdgepruneError: it is no run, a file is missing or has changed, or none is of these runtimes.
+    """
+    report = Report.load(folder / "report.json")
+    artifacts = tuple(one for one in report.artifacts if not runtimes or one.runtime in runtimes)
+    if not artifacts:
+        raise UsageError("the run has no such files", where=str(folder), fix="Leave --runtime out, or export more.")
+    for one in artifacts:
+        path = folder / one.path
+        if not path.is_file() or sha256_of(path) != one.sha256:
+            raise UsageError("missing, or not the file of the run any more", where=str(path), fix="Run compress again.")
+    inputs = folder / INPUTS_NAME
+    images = np.load(inputs, allow_pickle=False) if inputs.is_file() else made_up_images(artifacts[0].input_shape)
+    return Material(artifacts, folder, images, report)
+
+
+def _material(order: Order, scratch: Path) -> Material:
+    if len(order.files) == 1 and order.files[0].is_dir():
+        return open_run(order.files[0], order.runtimes)
+    folders = [path for path in order.files if path.is_dir()]
+    if folders:
+        raise UsageError(
+            "a run is measured by itself", where=str(folders[0]), fix="Name one run folder, or only model files."
+        )
+    artifacts = single_files(order.files)
+    return Material(artifacts, scratch, made_up_images(artifacts[0].input_shape), None)
+
+
+def _measured(order: Order, material: Material, device: str, journal: Journal) -> tuple[Measurement, ...]:
+    threads = order.threads or ((1, 4) if device != "local" else _own_threads())
+    turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
+    rounds = order.rounds or ROUNDS
+    if order.minutes is not None:
+        rounds = max(MIN_ROUNDS, 2 * round(order.minutes * 60 / turns / 2))
+    with journal.stage(f"bench {device}") as tick, open_device(device) as transport:
+        return measure(
+            material.artifacts,
+            material.folder,
+            material.images,
+            threads,
+            transport=transport,
+            rounds=rounds,
+            seed=order.seed,
+            tick=tick,
+        )
+
+
+def _own_threads() -> tuple[int, ...]:
+    return tuple(sorted({1, min(len(os.sched_getaffinity(0)), HOST_THREADS)}))
+
+
+def _set_up(device: str, runtimes: Sequence[str], journal: Journal) -> None:
+    from edgeprune.bench.setup import set_up
+
+    with journal.stage(f"set up {device}"):
+        set_up(device, tuple(runtimes) or tuple(RUNTIME_OF_FORMAT.values()), say=journal.say)
+
+
+def _clean(device: str, journal: Journal) -> None:
+    from edgeprune.bench.setup import clean
+
+    with journal.stage(f"clean {device}"):
+        clean(device)
+
+
+def _rewritten(order: Order, material: Material) -> Report:
+    """The run's report with the newest times of every file on every machine, saved."""
+    assert material.report
+    newest = {
+        (machine_name(one.device), one.artifact, one.role, one.runtime, one.threads): one
+        for one in load_measurements(material.folder / LOG_NAME)
+    }
+    kept = tuple(newest.values())
+    report = with_times(material.report, kept, compare(kept), [doubts(one) for one in kept])
+    command = shlex.join(order.command or ("edgeprune", *sys.argv[1:]))
+    note = f"Timed again at {datetime.now(UTC).isoformat(timespec='seconds')} by: {command}"
+    notes = tuple(line for line in report.run.notes if not line.startswith("Timed again at "))
+    report = replace(report, run=replace(report.run, notes=(*notes, note)))
+    report.save(material.folder)
+    return report

@@ -1,0 +1,123 @@
+"""What the timing commands found, drawn for the terminal; each draws the JSON document it could print instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from edgeprune.report.numbers import change, scaled, significant, speed_up
+from edgeprune.report.render.terminal import fitted
+from edgeprune.report.tables import Column, Table
+from edgeprune.terminal import print_json, table
+
+_BENCH = (
+    Column("artifact"),
+    Column("runtime", minor=True),
+    Column("threads", number=True, short="thr"),
+    Column("size", number=True, minor=True),
+    Column("p50 ms", number=True),
+    Column("p90 ms", number=True, minor=True),
+    Column("p99 ms", number=True),
+    Column("speed-up [95 %]", number=True),
+    Column("detectable", number=True, minor=True),
+    Column("verdict"),
+    Column("parity", minor=True),
+)
+_ACROSS = (
+    Column("A"),
+    Column("B", minor=True),
+    Column("runtime", minor=True),
+    Column("threads", number=True, short="thr"),
+    Column("A / B [95 %]", number=True),
+    Column("detectable", number=True),
+    Column("B is"),
+)
+
+
+def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
+    """Print what `edgeprune.benching.bench` found; of an emulator, no time."""
+    if as_json:
+        print_json(document)
+        return
+    console = Console(highlight=False)
+    for device in document["devices"]:
+        trust = "OK" if device["trust"] == "ok" else device["trust"]
+        title = f"{device['device']} ({_machine(device)})  trust: {trust}"
+        console.print(fitted(Table("bench", title, "", _BENCH, tuple(map(_timed, device["rows"])))))
+        for doubt in device["doubts"]:
+            of = f"{doubt['measurements']} of {len(device['rows'])} measurements"
+            line = f"{doubt['reason']}: {doubt['said']} ({of}). {doubt['remedy']}"
+            console.print(escape(line), style="red" if doubt["fatal"] else "yellow", soft_wrap=True)
+    if document["gate"]:
+        console.print(f"gate {document['gate']['asked']:g}x: {'met' if document['gate']['met'] else 'not met'}")
+
+
+def print_across(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print comparisons of two stored runs."""
+    if as_json:
+        print_json({"schema": 1, "comparisons": list(rows)})
+        return
+    console = Console(highlight=False)
+    drawn = tuple(
+        (
+            row["first"],
+            row["second"],
+            row["runtime"],
+            str(row["threads"]),
+            speed_up(row["ratio"], tuple(row["ci95"])),
+            change(row["detectable"]),
+            row["verdict"] + (" (MIXED)" if row["mixed"] else ""),
+        )
+        for row in rows
+    )
+    console.print(fitted(Table("across", "A against B", "", _ACROSS, drawn)))
+    told = ["Not side by side: what changed between the two runs is in these ratios too."]
+    told += [line for row in rows for line in (*row["differs"], *row["doubts"])]
+    for line in dict.fromkeys(told):
+        console.print(escape(line), style="yellow", soft_wrap=True)
+
+
+def print_findings(found: Mapping[str, Sequence[Mapping[str, Any]]], as_json: bool) -> None:
+    """Print what `edgeprune.bench.doctor` found on each device."""
+    if as_json:
+        print_json({"schema": 1, "devices": found})
+        return
+    console = Console(highlight=False)
+    for device, rows in found.items():
+        console.print(f"[bold]{escape(device)}[/]")
+        drawn = [{"what": row["what"], "": row["state"], "found": row["value"], "do": row["fix"]} for row in rows]
+        console.print(table(drawn))
+
+
+def _timed(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of a bench: its times, or that it works where times mean nothing."""
+    pair, parity, functional = row["speed_up"], row["parity"], row.get("functional", False)
+    verdict = pair["verdict"] if pair else "reference" if row["reference"] else "-"
+    return (
+        Path(row["artifact"]).name,
+        f"{row['runtime']} {row['runtime_version']}",
+        str(row["threads"]),
+        scaled(row["bytes"], "B"),
+        *("-" if functional else significant(row[f"{name}_ms"]) for name in ("p50", "p90", "p99")),
+        speed_up(pair["ratio"], tuple(pair["ci95"])) if pair else "1x" if row["reference"] else "-",
+        change(pair["detectable"]) if pair else "-",
+        "functional" if functional else verdict,
+        f"max|d| {parity['max_abs']:.1e} {'PASS' if parity['passed'] else 'FAIL'}" if parity else "-",
+    )
+
+
+def _machine(device: Mapping[str, Any]) -> str:
+    """A device in a line: board, cores and clock, governor, temperature and throttle bits before and after."""
+    facts, end = device["facts"], device["at_end"]
+    start = facts.get("at_start", {})
+    clock = f"x{facts['max_frequency_mhz'] / 1000:.2f} GHz" if "max_frequency_mhz" in facts else " cores"
+    parts = [facts.get("model") or facts.get("cpu"), f"{facts['cores']}{clock}" if "cores" in facts else None]
+    parts += [facts.get("governor"), "EMULATED" if facts.get("emulated") else None]
+    if "temperature_c" in start and "temperature_c" in end:
+        parts.append(f"{start['temperature_c']:.0f}->{end['temperature_c']:.0f} C")
+    parts.append(f"throttle 0x{end['throttled']:x}" if "throttled" in end else None)
+    return ", ".join(part for part in parts if part) or "a machine that does not name itself"

@@ -1,0 +1,361 @@
+"""The bench command and its neighbours: what is measured, printed, kept, and which exit code it ends with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from program_runs import run_here
+from report_samples import FULL
+from test_bench_session import an_artifact
+
+import edgeprune.benching as benching
+from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
+from edgeprune.bench.trust import doubts
+from edgeprune.benching import Order, bench, open_run
+from edgeprune.errors import DeviceError, UsageError
+from edgeprune.files import sha256_of
+from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
+from edgeprune.report.document import Report
+
+PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cpu": "Cortex-A72", "cores": 4, "machine": "aarch64"}
+MS = {"baseline": 20.0, "pruned": 15.0}
+
+
+class Pretended:
+    """Stands for `measure`: times we choose, logged as real ones are; the device is a stand-in too."""
+
+    def __init__(self, **facts) -> None:
+        self.facts, self.sensors, self.calls, self.ms = facts or dict(PI), {}, [], dict(MS)
+
+    def __call__(self, artifacts, run, images, threads, *, transport, rounds, **settings):
+        self.calls.append(SimpleNamespace(images=images, threads=threads, rounds=rounds, device=transport.name))
+        rng, found = np.random.default_rng(len(self.calls)), []
+        with MeasurementLog(run / LOG_NAME) as log:
+            for count in threads:
+                for artifact in artifacts:
+                    one = self.measurement(artifact, count, rounds, rng, f"session {len(self.calls)}")
+                    key = log.begin(one)
+                    for block in one.blocks:
+                        log.append(key, block, one.peak_rss_bytes)
+                    found.append(one)
+        return tuple(found)
+
+    def measurement(self, artifact, threads, rounds, rng, session) -> Measurement:
+        times = self.ms[artifact.role] * 1e6 * np.exp(0.01 * rng.standard_normal((rounds, 3)))
+        return Measurement(
+            artifact=artifact.sha256,
+            path=artifact.path,
+            role=artifact.role,
+            format=artifact.format,
+            precision=artifact.precision,
+            runtime=artifact.runtime,
+            runtime_version="1",
+            threads=threads,
+            blocks=tuple(Block(at, 0, tuple(map(int, row)), self.sensors) for at, row in enumerate(times)),
+            load_ns=1,
+            first_ns=1,
+            peak_rss_bytes=1,
+            device=self.facts,
+            session=session,
+        )
+
+
+class Pretend:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def board(monkeypatch) -> Pretended:
+    """A board that measures what it is told to; nothing runs."""
+    pretended = Pretended()
+    monkeypatch.setattr(benching, "measure", pretended)
+    monkeypatch.setattr(benching, "open_device", Pretend)
+    return pretended
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A finished run with two ONNX files and the images they were timed with."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    pair = (
+        an_artifact(folder, "baseline-fp32.onnx", channels=16),
+        an_artifact(folder, "pruned-fp32.onnx", role="pruned", channels=8),
+    )
+    replace(FULL, artifacts=pair, measurements=(), comparisons=(), devices=()).save(folder)
+    np.save(folder / INPUTS_NAME, np.ones((2, 3, 32, 32), np.float32))
+    return folder
+
+
+def test_a_run_is_measured_with_its_own_images_and_its_report_written_anew(run, board):
+    done = bench(Order((run,), devices=("ssh://pi@board",), threads=(1, 4)))
+    assert (board.calls[0].images == 1).all()
+    assert [(one.path, one.threads) for one in done.measurements] == [
+        ("baseline-fp32.onnx", 1),
+        ("pruned-fp32.onnx", 1),
+        ("baseline-fp32.onnx", 4),
+        ("pruned-fp32.onnx", 4),
+    ]
+    report = Report.load(run / "report.json")
+    assert report == done.report
+    assert [(row.device, row.verdict) for row in report.comparisons] == [(report.devices[0].name, "faster")] * 2
+    assert report.devices[0].is_target
+    assert "Raspberry Pi 4 Model B Rev 1.4" in (run / "report.html").read_text()
+    assert len(load_measurements(run / LOG_NAME)) == 4
+
+
+def test_times_of_another_machine_stand_beside_the_old_ones_and_of_the_same_replace_them(run, board):
+    bench(Order((run,), threads=(1,)))
+    board.facts = {"cpu": "AMD EPYC", "cores": 2, "machine": "x86_64"}
+    bench(Order((run,), threads=(1,)))
+    board.ms["pruned"] = 10.0
+    report = bench(Order((run,), threads=(1,))).report
+    assert report
+    assert [device.name.split(",")[0] for device in report.devices] == ["Raspberry Pi 4 Model B Rev 1.4", "AMD EPYC"]
+    assert [round(row.ratio, 1) for row in report.comparisons] == [1.3, 2.0]
+    assert len(load_measurements(run / LOG_NAME)) == 6
+    text = (run / "report.md").read_text()
+    assert "device" in text
+    assert text.count("Timed again at") == 1
+
+
+def test_without_images_the_files_are_fed_noise(run, board):
+    (run / INPUTS_NAME).unlink()
+    bench(Order((run,), threads=(1,)))
+    assert board.calls[0].images.shape == (8, 3, 32, 32)
+    assert 0.9 < board.calls[0].images.std() < 1.1
+
+
+def test_a_file_that_has_changed_since_the_run_is_not_measured(run, board):
+    (run / "pruned-fp32.onnx").write_bytes(b"other")
+    with pytest.raises(UsageError, match="not the file of the run any more"):
+        bench(Order((run,)))
+
+
+def test_only_the_runtimes_asked_for_are_measured(run):
+    with pytest.raises(UsageError, match="no such files"):
+        open_run(run, ("litert",))
+
+
+@pytest.mark.parametrize(("minutes", "rounds"), [(0.001, 6), (1.0, 214)])
+def test_minutes_become_an_even_number_of_rounds(run, board, minutes, rounds):
+    bench(Order((run,), threads=(1,), minutes=minutes))
+    assert board.calls[0].rounds == rounds
+
+
+def test_single_files_leave_nothing_behind_unless_asked(tmp_path, board):
+    one, two = (an_artifact(tmp_path, name) for name in ("a.onnx", "b.onnx"))
+    files = (tmp_path / one.path, tmp_path / two.path)
+    done = bench(Order(files, threads=(1,)))
+    assert [(Path(m.path).name, m.role) for m in done.measurements] == [("a.onnx", "baseline"), ("b.onnx", "pruned")]
+    assert done.comparisons[0].verdict == "faster"
+    assert done.report is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx"]
+    bench(Order(files, threads=(1,), out=tmp_path / "kept"))
+    assert len(load_measurements(tmp_path / "kept" / LOG_NAME)) == 2
+
+
+def test_what_is_no_model_file_is_named(tmp_path):
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    for path, words in (
+        (tmp_path / "junk.onnx", "not a model file"),
+        (tmp_path / "gone.onnx", "no such file"),
+        (tmp_path / "photo.jpg", "neither a run nor a model file"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            bench(Order((path,)))
+
+
+def test_files_of_other_inputs_do_not_go_together(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    an_artifact(tmp_path, "a.onnx")
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    sink = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", [source], [sink])
+    onnx.save(helper.make_model(graph), tmp_path / "small.onnx")
+    with pytest.raises(UsageError, match=r"\[3, 8, 8\], not onnx with \[3, 32, 32\]"):
+        bench(Order((tmp_path / "a.onnx", tmp_path / "small.onnx")))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Order(()),
+        Order((Path("x"),), runtimes=("tensorrt",)),
+        Order((Path("x"),), rounds=5),
+        Order((Path("x"),), rounds=16, minutes=1.0),
+        Order((Path("x"),), minutes=0.0),
+        Order((Path("x"),), gate=float("nan")),
+        Order((Path("x"),), threads=(0,)),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_once(order):
+    with pytest.raises(UsageError):
+        order.check()
+
+
+def test_the_gate_is_the_lower_end_of_every_interval(run, board):
+    low = bench(Order((run,), threads=(1,))).comparisons[0].ci95[0]
+    assert bench(Order((run,), threads=(1,), gate=1.25)).gate_met
+    assert not bench(Order((run,), threads=(1,), gate=1.34)).gate_met
+    assert 1.25 < low < 1.34
+
+
+# the command line
+
+
+def test_bench_prints_a_table_with_the_trust_of_the_device(run, board):
+    ran = run_here("bench", str(run), "--threads", "1")
+    assert (ran.code, ran.out.splitlines()[0]) == (
+        0,
+        "local (Raspberry Pi 4 Model B Rev 1.4, 4 cores)  trust: OK",
+    )
+    assert "faster" in ran.out
+    assert "reference" in ran.out
+
+
+def test_bench_prints_one_json_document(run, board):
+    document = json.loads(run_here("bench", str(run), "--threads", "1", "--gate", "1.2", "--json").out)
+    (device,) = document["devices"]
+    assert (document["schema"], device["trust"], document["gate"]) == (1, "ok", {"asked": 1.2, "met": True})
+    base, cut = device["rows"]
+    assert (base["reference"], base["speed_up"], cut["speed_up"]["verdict"]) == (True, None, "faster")
+    assert cut["speed_up"]["ci95"][0] < cut["speed_up"]["ratio"] < cut["speed_up"]["ci95"][1]
+    assert cut["speed_up"]["detectable"] > 0
+
+
+def test_a_missed_gate_is_exit_1_and_says_so(run, board):
+    ran = run_here("bench", str(run), "--threads", "1", "--gate", "1.5")
+    assert ran.code == 1
+    assert "gate missed" in ran.err
+    assert "gate 1.5x: not met" in ran.out
+
+
+def test_times_not_to_trust_are_exit_4_with_what_to_do(run, board):
+    board.sensors = {"throttled": 0x4}
+    ran = run_here("bench", str(run), "--threads", "1", "--gate", "1.2")
+    assert ran.code == 4
+    assert "THROTTLED: 16 of 16 blocks" in ran.err
+    assert "Cool the board" in ran.err
+    assert "trust: THROTTLED" in ran.out
+
+
+def test_an_emulated_board_shows_no_time_at_all(run, board):
+    board.facts = {**PI, "emulated": True}
+    ran = run_here("bench", str(run), "--threads", "1")
+    assert ran.code == 4
+    assert "functional" in ran.out
+    assert not [line for line in ran.out.splitlines() if "20.0" in line or "15.0" in line or "1x" in line]
+    document = json.loads(run_here("bench", str(run), "--threads", "1", "--json").out)
+    assert all("p50_ms" not in row and row["functional"] for row in document["devices"][0]["rows"])
+    assert Report.load(run / "report.json").measurements == ()
+
+
+def test_threads_that_are_no_numbers_are_exit_2(run):
+    ran = run_here("bench", str(run), "--threads", "all")
+    assert (ran.code, "For example: --threads 1,4" in ran.err) == (2, True)
+
+
+def test_setting_a_board_up_is_asked_for_and_needs_no_files(monkeypatch):
+    setup = pytest.importorskip("edgeprune.bench.setup")
+    asked = []
+    monkeypatch.setattr(setup, "set_up", lambda device, runtimes, **_: asked.append((device, *runtimes)))
+    monkeypatch.setattr(setup, "clean", lambda device: asked.append(("clean", device)))
+    assert run_here("bench", "--setup", "--clean", "--device", "ssh://pi@board", "--runtime", "litert").code == 0
+    assert asked == [("ssh://pi@board", "litert"), ("clean", "ssh://pi@board")]
+
+
+def stored(tmp_path, name: str, pretended: Pretended) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    files = (an_artifact(folder, "baseline.onnx"), an_artifact(folder, "pruned.onnx", role="pruned"))
+    pretended(files, folder, None, (1,), transport=Pretend("local"), rounds=16)
+    return folder
+
+
+def test_stored_runs_are_compared_file_by_file(tmp_path):
+    pretended = Pretended()
+    first = stored(tmp_path, "first", pretended)
+    pretended.ms["pruned"] = 12.0
+    second = stored(tmp_path, "second", pretended)
+    rows = json.loads(run_here("compare", str(first), str(second / LOG_NAME), "--json").out)["comparisons"]
+    assert [(row["role"], row["verdict"]) for row in rows] == [
+        ("baseline", "no significant difference"),
+        ("pruned", "faster"),
+    ]
+    assert rows[1]["ratio"] == pytest.approx(1.25, rel=0.01)
+    assert "faster" in run_here("compare", str(first), str(second)).out
+
+
+def test_runs_under_different_conditions_are_not_compared_unless_asked_and_then_marked(tmp_path):
+    pretended = Pretended()
+    first = stored(tmp_path, "first", pretended)
+    pretended.facts = {**PI, "governor": "ondemand"}
+    second = stored(tmp_path, "second", pretended)
+    ran = run_here("compare", str(first), str(second))
+    assert ran.code == 2
+    assert "governor None against 'ondemand'" in ran.err
+    ran = run_here("compare", str(first), str(second), "--allow-mixed")
+    assert ran.code == 0
+    assert "(MIXED)" in ran.out
+    assert "governor None against 'ondemand'" in ran.out
+
+
+def test_runs_without_anything_in_common_are_exit_2(tmp_path):
+    pretended = Pretended()
+    first, second = (stored(tmp_path, name, pretended) for name in ("first", "second"))
+    lines = [json.loads(line) for line in (second / LOG_NAME).read_text().splitlines()]
+    text = "".join(json.dumps(line | ({"threads": 4} if "threads" in line else {})) + "\n" for line in lines)
+    (second / LOG_NAME).write_text(text)
+    ran = run_here("compare", str(first), str(second))
+    assert ran.code == 2
+    assert "onnxruntime with 1 threads against onnxruntime with 4 threads" in ran.err
+
+
+def test_emulated_runs_are_not_compared(tmp_path):
+    pretended = Pretended(**PI, emulated=True)
+    first, second = (stored(tmp_path, name, pretended) for name in ("first", "second"))
+    ran = run_here("compare", str(first), str(second))
+    assert (ran.code, "emulated" in ran.err) == (2, True)
+
+
+def test_model_files_are_compared_by_measuring_them(tmp_path, board):
+    for name in ("a.onnx", "b.onnx"):
+        an_artifact(tmp_path, name)
+    ran = run_here("compare", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--threads", "1")
+    assert ran.code == 0
+    assert "faster" in ran.out
+
+
+def test_two_real_files_are_timed_here(tmp_path):
+    for name, channels in (("a.onnx", 64), ("b.onnx", 16)):
+        an_artifact(tmp_path, name, channels=channels)
+    files = (tmp_path / "a.onnx", tmp_path / "b.onnx")
+    done = bench(Order(files, threads=(1,), rounds=6))
+    (found,) = done.comparisons
+    assert found.verdict == "faster"
+    assert done.measurements[0].artifact == sha256_of(files[0])
+    assert len(done.doubts) == 2
+    assert done.doubts[0] == doubts(done.measurements[0])
+
+
+def test_an_unreachable_device_is_exit_3(run, monkeypatch):
+    def refuse(_: str):
+        raise DeviceError("cannot be reached", where="ssh://pi@board")
+
+    monkeypatch.setattr(benching, "open_device", refuse)
+    assert run_here("bench", str(run), "--device", "ssh://pi@board").code == 3
