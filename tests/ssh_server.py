@@ -34,6 +34,10 @@ Host *
 Host board
     HostName 127.0.0.1
     Port {port}
+Host behind-board
+    HostName 127.0.0.1
+    Port {port}
+    ProxyJump board
 """
 
 

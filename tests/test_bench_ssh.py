@@ -19,6 +19,8 @@ from test_bench_transport import CHILD_THAT_STAYS, is_alive, is_gone_soon
 from test_worker import a_job, write_onnx
 
 from edgeprune.bench import ssh
+from edgeprune.bench.device import SshDevice
+from edgeprune.bench.faults import fault
 from edgeprune.bench.transport import open_device, pack_worker
 from edgeprune.errors import DeviceError
 
@@ -66,6 +68,12 @@ def test_the_users_configuration_names_the_board(server):
         assert list(board.run(["/bin/echo", "here"])) == ["here\n"]
 
 
+def test_a_board_behind_a_jump_host_is_reached(server):
+    with open_device("ssh://behind-board") as board:
+        assert list(board.run(["/bin/echo", "here"])) == ["here\n"]
+    assert server.logins == 2
+
+
 def test_arguments_are_never_read_by_a_shell(server):
     argument = "$(echo hurt); `id` 'x' \"y\"\nz"
     with open_device(server.device) as board:
@@ -77,12 +85,14 @@ def test_arguments_are_never_read_by_a_shell(server):
     [
         ("import sys; print('no idea', file=sys.stderr); sys.exit(3)", "ended with exit code 3"),
         ("import os; os.abort()", "was killed by SIGABRT"),
+        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
     ],
 )
 def test_a_command_that_fails_is_an_error_that_says_how(server, program, what):
     with open_device(server.device) as board, pytest.raises(DeviceError, match=what) as told:
         list(board.run([board.python, "-c", program]))
-    assert "no idea" in str(told.value) or "abort" in program
+    assert ("no idea" in str(told.value)) == ("no idea" in program)
+    assert ("no memory left" in told.value.fix) == ("SIGKILL" in what)
 
 
 def test_a_command_that_is_not_there_is_an_error(server):
@@ -227,6 +237,36 @@ def test_a_board_with_an_old_python_is_told(server):
     old = "import sys, platform; sys.version_info = (3, 8, 2); platform.python_version = lambda: '3.8.2'"
     server.install("python3", f'exec {sys.executable} -c "{old}\n$2"')
     assert "python3 is too old: 3.8.2" in refused(server.device).what
+
+
+def test_a_board_whose_shell_talks_is_told(server):
+    server.install("python3", f'echo Welcome!; exec {sys.executable} "$@"')
+    assert "prints text of its own" in refused(server.device).what
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("ssh: connect to host b port 22: Connection timed out", "does not answer"),
+        ("Connection timed out during banner exchange", "does not answer"),
+        ("ssh: connect to host b port 22: No route to host", "cannot be reached"),
+        ("ssh: connect to host b port 22: Network is unreachable", "cannot be reached"),
+        ("Received disconnect from b: Too many authentication failures", "does not accept a key"),
+        ("Read-only file system: /root/.cache", "cannot be written"),
+        ("Disk quota exceeded: /home/pi/x", "quota is used up"),
+    ],
+)
+def test_what_cannot_be_staged_here_is_told_too(said, what):
+    error = fault(255, f"some banner\n{said}\n", SshDevice("b"))
+    assert what in error.what
+    assert error.fix
+
+
+def test_what_nobody_foresaw_is_passed_on():
+    error = fault(255, "kex_exchange_identification: read: Connection reset by peer", SshDevice("b", "pi", 23))
+    assert "Connection reset by peer" in error.what
+    assert error.fix == "Does this work? ssh -p 23 pi@b true"
+    assert "Is a directory: /x" in fault(1, "Is a directory: /x", SshDevice("b")).what
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small disk")

@@ -129,6 +129,14 @@ def test_the_archive_needs_nothing_but_numpy_and_the_runtime(tmp_path, archive):
     assert events[-1]["event"] == "end"
 
 
+def test_a_python_without_numpy_is_told_by_name(tmp_path, archive):
+    code, events = run_worker([sys.executable, "-S", "-E", str(archive)], a_job(tmp_path, [tmp_path / "a"]), tmp_path)
+    assert code == 1
+    assert (events[-1]["event"], events[-1]["missing"]) == ("error", "numpy")
+    code, events = run_worker([sys.executable, "-S", "-E", str(archive)], a_job(tmp_path, []), tmp_path)
+    assert (code, [event["event"] for event in events]) == (0, ["start", "end"])
+
+
 def test_the_workers_sources_are_python_3_9_and_import_nothing_else_of_edgeprune():
     allowed = sys.stdlib_module_names | {"numpy", "onnxruntime", "ai_edge_litert"}
     for source in Path(edgeprune.worker.__path__[0]).glob("*.py"):

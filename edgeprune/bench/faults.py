@@ -86,4 +86,5 @@ def ended(code: int | None, words: Sequence[str], device: str) -> DeviceError:
             fix="Did the board restart, or run out of memory? On the board: uptime; dmesg | tail",
         )
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return DeviceError(f"the worker {how}", where=" | ".join([device, *words]))
+    memory = "Was there no memory left? On the board: dmesg | tail" if code == -signal.SIGKILL else ""
+    return DeviceError(f"the worker {how}", where=" | ".join([device, *words]), fix=memory)

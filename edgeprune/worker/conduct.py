@@ -203,6 +203,8 @@ def _measure_group(
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
     """Look for every runtime before the first minute is spent."""
+    if not entries:  # only the board's facts are wanted
+        return
     try:
         from edgeprune.worker.runtimes import RUNTIMES
     except ModuleNotFoundError as error:  # numpy

@@ -29,6 +29,7 @@ _EVENTS, _WORDS, _OUTCOME, _GROUP, _ALIVE = "events.jsonl", "words.txt", "outcom
 _GRACE_SECONDS = 5.0
 _CHUNK = 1 << 20
 _PAUSE_SECONDS = 0.05
+_FOLLOW_SECONDS = 0.2  # longer: each look costs the board time while something is measured
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def follow(folder: Path, offset: str) -> None:
             sys.stdout.buffer.flush()
             if ended or _input_closed():
                 return
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_FOLLOW_SECONDS)
 
 
 def outcome(folder: Path) -> None:
