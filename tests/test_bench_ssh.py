@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -300,3 +300,35 @@ def test_two_boards_run_side_by_side(server, tmp_path):
         thread.join()
     other.stop()
     assert found == {device: [device + "\n"] for device in (server.device, other.device)}
+
+
+BENCH = """
+import sys
+from edgeprune.bench.transport import open_device
+with open_device(sys.argv[1]) as board:
+    for line in board.run([board.python, "-c", sys.argv[2]]):
+        print(line.strip(), flush=True)
+"""
+
+
+def test_ctrl_c_while_waiting_leaves_no_process_here_and_none_there(server):
+    argv = [sys.executable, "-c", BENCH, server.device, CHILD_THAT_STAYS]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as bench:
+        assert bench.stdout
+        remote = int(bench.stdout.readline())
+        time.sleep(0.3)
+        bench.send_signal(signal.SIGINT)
+        assert bench.wait(30) != 0
+    assert is_gone_soon(remote)
+    assert left_on(server) == []
+    wait_for(lambda: not sessions_of(server))
+
+
+def sessions_of(server: SshServer) -> list[int]:
+    """The ssh processes of this machine that talk to the server."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if f"{server.folder}/config".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
