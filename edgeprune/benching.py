@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
 from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
 from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.bench.summary import summary
@@ -222,11 +223,13 @@ def _material(order: Order, scratch: Path) -> Material:
 
 
 def _measured(order: Order, material: Material, device: str, journal: Journal) -> tuple[Measurement, ...]:
-    threads = order.threads or ((1, 4) if device != "local" else _own_threads())
+    threads = order.threads or (_own_threads() if device == "local" else (1, 4))
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
     if order.minutes is not None:
         rounds = max(MIN_ROUNDS, 2 * round(order.minutes * 60 / turns / 2))
+    here = device == "local"
+    references = {} if here else host_outputs(material.artifacts, material.folder, material.images)
     with journal.stage(f"bench {device}") as tick, open_device(device) as transport:
         return measure(
             material.artifacts,
@@ -236,6 +239,7 @@ def _measured(order: Order, material: Material, device: str, journal: Journal) -
             transport=transport,
             rounds=rounds,
             seed=order.seed,
+            references=references,
             tick=tick,
         )
 

@@ -69,6 +69,8 @@ class Measurement:
         device: facts of the machine; `at_start` holds its sensors before the run.
         warm_up: discarded calls: `calls`, `seconds`, and whether times became `stable`.
         output_sha256: of the bytes of the first output for the first image.
+        parity: that output against the same file's on the host: `max_rel` (None if it is not finite), `passed`; empty
+            where they were not compared.
         session: names the interleaved run; only measurements of one session are comparable round by round.
     """
 
@@ -87,6 +89,7 @@ class Measurement:
     device: Mapping[str, Any]
     warm_up: Mapping[str, Any] = field(default_factory=dict)
     output_sha256: str = ""
+    parity: Mapping[str, Any] = field(default_factory=dict)
     session: str = ""
 
     @property

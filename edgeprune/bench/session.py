@@ -9,11 +9,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from edgeprune.artifact import Artifact
+from edgeprune.bench.reference import parity
 from edgeprune.bench.transport import Transport, pack_worker
 from edgeprune.errors import DataError, DeviceError, MissingExtraError
 from edgeprune.files import output_error, write_json
@@ -57,6 +59,7 @@ def measure(
     rounds: int = ROUNDS,
     block_seconds: float = BLOCK_SECONDS,
     seed: int = 0,
+    references: Mapping[str, np.ndarray] = MappingProxyType({}),
     tick: Tick = silent,
 ) -> tuple[Measurement, ...]:
     """Measure artifacts against each other, interleaved.
@@ -72,6 +75,7 @@ def measure(
         rounds: how often every artifact has its turn.
         block_seconds: length of a turn (at least three calls, however long they take).
         seed: of the order within the rounds.
+        references: what the files compute elsewhere, by their SHA-256, see `edgeprune.bench.reference`.
         tick: told of each block.
 
     Returns:
@@ -92,7 +96,7 @@ def measure(
             entry["path"] = transport.put(Path(entry["path"]))
         argv = _worker_command(job, scratch, transport)
         with closing(_events(transport, argv)) as events:
-            return _collect(events, entries, transport, log, rounds, tick)
+            return _collect(events, entries, transport, log, rounds, references, tick)
 
 
 def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
@@ -196,6 +200,7 @@ def _collect(
     transport: Transport,
     log: MeasurementLog,
     rounds: int,
+    references: Mapping[str, np.ndarray],
     tick: Tick,
 ) -> tuple[Measurement, ...]:
     """Turn events into measurements, logging each block first."""
@@ -209,7 +214,7 @@ def _collect(
             device = event["device"]
         elif event["event"] == "ready":
             name = event["entry"]
-            found[name] = _begun(by_id[name], event, device, session)
+            found[name] = _begun(by_id[name], event, device, session, references)
             keys[name] = log.begin(found[name])
         elif event["event"] == "block":
             name, block, peak = event["entry"], Block.from_json(event), int(event["peak_rss_bytes"])
@@ -223,7 +228,13 @@ def _collect(
     return tuple(found[entry.id] for entry in entries)
 
 
-def _begun(entry: _Entry, ready: Mapping[str, Any], device: Mapping[str, Any], session: str) -> Measurement:
+def _begun(
+    entry: _Entry,
+    ready: Mapping[str, Any],
+    device: Mapping[str, Any],
+    session: str,
+    references: Mapping[str, np.ndarray],
+) -> Measurement:
     """A measurement that has no blocks yet."""
     artifact = entry.artifact
     return Measurement(
@@ -242,6 +253,7 @@ def _begun(entry: _Entry, ready: Mapping[str, Any], device: Mapping[str, Any], s
         device=device,
         warm_up=ready["warm_up"],
         output_sha256=ready["output_sha256"],
+        parity=parity(ready.get("output", ()), references.get(artifact.sha256), artifact.precision),
         session=session,
     )
 

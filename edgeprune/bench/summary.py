@@ -60,6 +60,7 @@ def _row(one: Measurement, artifact: Artifact, trust: str) -> dict[str, Any]:
         "bytes": artifact.bytes,
         "parity": asdict(artifact.parity) if artifact.parity else None,
         "trust": trust,
+        "device_parity": dict(one.parity) or None,
     }
     if one.emulated:
         return row | {"functional": True}

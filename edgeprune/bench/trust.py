@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -143,6 +144,8 @@ def _whole(measurement: Measurement) -> dict[Reason, str]:
     device, said = measurement.device, {}
     if device.get("emulated"):
         said[Reason.EMULATED] = "these times say nothing about a board"
+    if not measurement.parity.get("passed", True):
+        said[Reason.PARITY] = f"its output differs from the host's by {measurement.parity['max_rel'] or math.inf:.1e}"
     left = len(clean_blocks(measurement))
     if left < MIN_ROUNDS:
         said[Reason.TOO_FEW_SAMPLES] = f"{left} blocks to compare, needs {MIN_ROUNDS}"

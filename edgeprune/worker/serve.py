@@ -27,6 +27,8 @@ from edgeprune.worker.runtimes import RUNTIMES
 
 AT_LEAST_SAMPLES = 3
 """Fewest timed calls of a block, however slow the file."""
+KEPT_OUTPUTS = 1000
+"""So many values of the first output are handed on, to be compared with those of another machine."""
 _WINDOW_NS = 50_000_000  # a warm-up window: long enough for a median, short enough to see the caches fill
 _STEADY_WINDOWS = 2
 
@@ -48,7 +50,8 @@ class ServedModel:
             layout: of the file's input, "NCHW" or "NHWC".
 
         Returns:
-            load_ns, first_ns, runtime_version, and output_sha256 of the first output's bytes for the first image.
+            load_ns, first_ns, runtime_version; of the first output for the first image output_sha256 (of its bytes)
+            and output (its first `KEPT_OUTPUTS` values).
         """
         images = np.load(inputs)
         if layout == "NHWC":
@@ -64,7 +67,8 @@ class ServedModel:
         gc.collect()
         gc.disable()  # a collection in the middle of a block would be timed as the model's
         digest = hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest()
-        return {"load_ns": load_ns, "first_ns": first_ns, "runtime_version": model.version, "output_sha256": digest}
+        told = {"load_ns": load_ns, "first_ns": first_ns, "runtime_version": model.version, "output_sha256": digest}
+        return told | {"output": np.asarray(output, np.float64).ravel()[:KEPT_OUTPUTS].tolist()}
 
     def warm_up(self, at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:
         """Call until the times are stable; see `warm_up`."""
