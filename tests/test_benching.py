@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from program_runs import run_here
 from report_samples import FULL
+from ssh_server import SSHD, SshServer
 from test_bench_session import an_artifact
 
 import edgeprune.benching as benching
@@ -359,3 +361,33 @@ def test_an_unreachable_device_is_exit_3(run, monkeypatch):
 
     monkeypatch.setattr(benching, "open_device", refuse)
     assert run_here("bench", str(run), "--device", "ssh://pi@board").code == 3
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    if not Path(SSHD).exists():
+        pytest.skip(f"{SSHD} is not installed")
+    server = SshServer(tmp_path / "board")
+    monkeypatch.setenv("PATH", f"{server.folder}/bin:{os.environ['PATH']}")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_over_ssh_and_compared_with_the_host(run, server):
+    ran = run_here("bench", str(run), "--device", server.device, "--threads", "1", "--blocks", "6", "--json")
+    assert ran.code in (0, 4), ran.err  # this machine may be busy
+    (device,) = json.loads(ran.out)["devices"]
+    assert device["device"] == server.device
+    assert [row["device_parity"]["passed"] for row in device["rows"]] == [True, True]
+    assert len(load_measurements(run / LOG_NAME)) == 2
+    assert not list(server.cache.glob("run-*"))
+
+
+@pytest.mark.slow
+def test_doctor_looks_at_a_board_over_ssh(server):
+    ran = run_here("doctor", "--device", server.device, "--json")
+    assert ran.code == 0, ran.err
+    rows = {row["what"]: row["state"] for row in json.loads(ran.out)["devices"][server.device]}
+    assert (rows["python"], rows["onnxruntime"]) == ("ok", "ok")

@@ -2,7 +2,7 @@
 
 All reading goes through a `Reader`, so that the output of a board one does not have can be replayed. Sources: the
 Linux kernel's Documentation/ABI (thermal and cpufreq in sysfs), proc_stat(5), proc_meminfo(5); Raspberry Pi
-documentation, `vcgencmd get_throttled`.
+documentation, `vcgencmd get_throttled`; NVIDIA Jetson Linux Developer Guide, "Power Model Configuration", `nvpmodel`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def facts(reader: Reader) -> dict[str, Any]:
 
     Returns:
         Of these, those the machine gives: machine, model, cpu, cores, kernel, system, governor, max_frequency_mhz,
-        memory_bytes; `emulated` is present, and true, only under an emulator.
+        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); `emulated` is present, and true, only under an emulator.
     """
     cpuinfo = reader.read("/proc/cpuinfo") or ""
     found = {
@@ -94,6 +94,7 @@ def facts(reader: Reader) -> dict[str, Any]:
         "governor": _text(reader.read(_CPUFREQ.format(0, "scaling_governor"))),
         "max_frequency_mhz": _number(reader.read(_CPUFREQ.format(0, "cpuinfo_max_freq")), 1e-3),
         "memory_bytes": _meminfo(reader, "MemTotal"),
+        "power_mode": _power_mode(reader),
         "emulated": _emulated(reader, cpuinfo),
     }
     return {key: value for key, value in found.items() if value}
@@ -145,6 +146,11 @@ def _number(raw: str | None, factor: float = 1.0) -> float | None:
 def _system(reader: Reader) -> str | None:
     match = re.search(r'(?m)^PRETTY_NAME="?([^"\n]+)"?$', reader.read("/etc/os-release") or "")
     return match.group(1) if match else None
+
+
+def _power_mode(reader: Reader) -> str | None:
+    match = re.search(r"(?m)^NV Power Mode: (\S.*)$", reader.run(("nvpmodel", "-q")) or "")
+    return match.group(1).strip() if match else None
 
 
 def _meminfo(reader: Reader, name: str) -> int | None:
