@@ -141,12 +141,12 @@ def compress(
     ] = None,
     ratio: Annotated[
         float | None,
-        typer.Option(help=f"Share of filters to remove in each layer that is cut. [default: {DEFAULT_RATIO}]"),
+        typer.Option(help=f"Share of filters to remove in each layer that is cut. (default: {DEFAULT_RATIO})"),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
     scope: Scope = "inner",
     formats: Annotated[
-        str | None, typer.Option(help="Files to write, e.g. onnx,tflite. [default: all that can be]")
+        str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")
     ] = None,
     recover: Annotated[
         str, typer.Option(help="reconstruct (refit layers, then norms), bn (norms only) or none.")
@@ -154,12 +154,12 @@ def compress(
     calibration_data: Annotated[
         str | None,
         typer.Option(
-            help="Images for scoring filters and refitting. [default: a part of --data, which is then not scored]"
+            help="Images for scoring filters and refitting. (default: a part of --data, which is then not scored)"
         ),
     ] = None,
     calibration_images: Annotated[int, typer.Option(help="How many of them at most.")] = 256,
     images: Annotated[int, typer.Option(help="How many images to measure accuracy on at most.")] = 10_000,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/MODEL-TARGET]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-TARGET)")] = None,
     plan: Annotated[Path | None, typer.Option(help="Start from this plan.json instead of scoring.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the plan and print it.")] = False,
     bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")] = True,

@@ -15,12 +15,12 @@ from edgeprune.terminal import Talk
 _MISSED = 1
 
 Devices = Annotated[
-    list[str] | None, typer.Option(help="local, or ssh://[user@]host[:port]; may be repeated. [default: local]")
+    list[str] | None, typer.Option(help="local, or ssh://user@host:port; may be repeated. (default: local)")
 ]
-Runtimes = Annotated[str | None, typer.Option(help="Only files of these, e.g. onnxruntime,litert. [default: all]")]
-Threads = Annotated[str | None, typer.Option(help="e.g. 1,4. [default: 1 and all cores, 4 at most]")]
+Runtimes = Annotated[str | None, typer.Option(help="Only files of these, e.g. onnxruntime,litert. (default: all)")]
+Threads = Annotated[str | None, typer.Option(help="e.g. 1,4. (default: 1 and all cores, 4 at most)")]
 Minutes = Annotated[float | None, typer.Option(help="About how long to measure on each device.")]
-Blocks = Annotated[int | None, typer.Option(help="Instead: blocks of each file. [default: 16]")]
+Blocks = Annotated[int | None, typer.Option(help="Instead: blocks of each file. (default: 16)")]
 
 
 def bench(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from report_samples import FULL, speed_up, timing
 
-from edgeprune.report.headline import headline, notices, speed
+from edgeprune.report.headline import headline, notices, short_name, speed
 from edgeprune.report.parts import Machine
 from edgeprune.report.wording import context, warnings
 
@@ -100,3 +100,16 @@ def test_times_on_the_target_itself_come_before_those_of_the_host():
     assert headline(report).startswith("1.52x faster [1.50, 1.54] in onnxruntime with 1 thread, for")
     assert "on Raspberry Pi 4 Model B Rev 1.4." in headline(report)
     assert "AMD EPYC" not in headline(report)
+
+
+def test_several_machines_are_told_apart_by_as_short_a_name_as_will_do():
+    pi, other = (Machine(f"Raspberry Pi 4, {cores} cores", True) for cores in (4, 2))
+    assert short_name(pi.name, replace(FULL, devices=(*FULL.devices, pi))) == "Raspberry Pi 4"
+    assert short_name(pi.name, replace(FULL, devices=(pi, other))) == pi.name
+
+
+def test_the_timed_calls_are_those_of_all_machines():
+    board = Machine("Raspberry Pi 4", True)
+    assert (
+        "on AMD EPYC, 2 cores, x86_64 and Raspberry Pi 4." in context(replace(FULL, devices=(*FULL.devices, board)))[0]
+    )

@@ -109,10 +109,16 @@ def place(report: Report) -> str:
     return f"on the host ({names}), not on {report.target.title}"
 
 
-def setting(comparison: SpeedUp, report: Report) -> str:
-    """Where a comparison was made: "onnxruntime, 2 threads", and on which machine if there are several."""
-    where = f" on {comparison.device}" if len(report.devices) > 1 else ""
-    return f"{comparison.runtime}, {threads(comparison.threads)}{where}"
+def setting(comparison: SpeedUp, device: str = "") -> str:
+    """Where a comparison was made: "onnxruntime, 2 threads", and on which machine if one is named."""
+    return f"{comparison.runtime}, {threads(comparison.threads)}{f' on {device}' if device else ''}"
+
+
+def short_name(device: str, report: Report) -> str:
+    """A machine's name without what no other machine of the report makes needful: "Raspberry Pi 4 Model B Rev 1.4"."""
+    short = device.partition(",")[0]
+    alike = [other for other in report.devices if other.name.partition(",")[0] == short]
+    return short if len(alike) == 1 else device
 
 
 def threads(number: int) -> str:
@@ -149,7 +155,11 @@ def _verdicts(comparisons: tuple[SpeedUp, ...]) -> str:
 
 
 def _range(comparisons: tuple[SpeedUp, ...], report: Report) -> str:
-    worst, best = (f"{speed_up(one.ratio, one.ci95)} ({setting(one, report)})" for one in _extremes(comparisons))
+    several = len({one.device for one in comparisons}) > 1
+    names = {one.device: short_name(one.device, report) if several else "" for one in comparisons}
+    worst, best = (
+        f"{speed_up(one.ratio, one.ci95)} ({setting(one, names[one.device])})" for one in _extremes(comparisons)
+    )
     return f"from {worst} to {best}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeprune.artifact import Artifact
 from edgeprune.report.document import Report
-from edgeprune.report.headline import doubt, metric_name
+from edgeprune.report.headline import doubt, metric_name, short_name
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
 from edgeprune.report.parts import Accuracy, SpeedUp, Timing
 from edgeprune.report.wording import budget
@@ -86,7 +86,7 @@ def speed(report: Report) -> Table:
     for timing in report.measurements:
         key = (timing.artifact, timing.runtime, timing.threads, timing.device)
         artifact, *rest = _speed_row(timing, sizes.get(timing.artifact), found.get(key), key in references)
-        rows.append((artifact, *((timing.device,) if several else ()), *rest))
+        rows.append((artifact, *((short_name(timing.device, report),) if several else ()), *rest))
     note = (
         "Time for one image. The speed-up is the uncut model's time divided by the pruned model's, timed in turns; "
         "a change of at least the detectable one would have been seen 4 times out of 5."

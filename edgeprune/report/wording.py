@@ -74,9 +74,11 @@ def _method(method: Method) -> str:
 def _timed(report: Report) -> str:
     if not report.measurements:
         return f"Pruned for {report.target.title}; nothing was timed."
+    mixed = len({device.is_target for device in report.devices}) > 1
+    where = f"on {' and '.join(device.name for device in report.devices)}" if mixed else place(report)
     samples = sorted({timing.samples for timing in report.measurements})
     spread = count(samples[0]) if len(samples) == 1 else f"{count(samples[0])} to {count(samples[-1])}"
-    return f"{spread} timed calls of one image each for every file and setting, {place(report)}."
+    return f"{spread} timed calls of one image each for every file and setting, {where}."
 
 
 def _images(report: Report) -> list[str]:

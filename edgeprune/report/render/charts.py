@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgeprune.report.document import Report
-from edgeprune.report.headline import setting, threads
+from edgeprune.report.headline import setting, short_name, threads
 from edgeprune.report.numbers import count, significant, speed_up
 from edgeprune.report.parts import Timing
 
@@ -98,7 +98,7 @@ def speed(report: Report) -> IntervalChart | None:
 
     rows = tuple(
         Interval(
-            setting(one, report),
+            setting(one, short_name(one.device, report) if len(report.devices) > 1 else ""),
             speed_up(one.ratio, one.ci95),
             one.verdict,
             at(one.ci95[0]),
@@ -115,7 +115,7 @@ def times(report: Report) -> tuple[SpreadGroup, ...]:
     """The spread of the times, one group for each runtime, number of threads and machine."""
     groups: dict[str, list[Timing]] = {}
     for timing in report.measurements:
-        where = f" on {timing.device}" if len(report.devices) > 1 else ""
+        where = f" on {short_name(timing.device, report)}" if len(report.devices) > 1 else ""
         groups.setdefault(f"{timing.runtime}, {threads(timing.threads)}{where}", []).append(timing)
     pruned = {artifact.path for artifact in report.artifacts if artifact.role == "pruned"}
     return tuple(_group(label, timings, pruned) for label, timings in groups.items())
