@@ -252,8 +252,8 @@ def test_a_board_whose_shell_talks_is_told(server):
         ("ssh: connect to host b port 22: No route to host", "cannot be reached"),
         ("ssh: connect to host b port 22: Network is unreachable", "cannot be reached"),
         ("Received disconnect from b: Too many authentication failures", "does not accept a key"),
-        ("Read-only file system: /root/.cache", "cannot be written"),
-        ("Disk quota exceeded: /home/pi/x", "quota is used up"),
+        ("Read-only file system: ~/.cache", "cannot be written"),
+        ("Disk quota exceeded: ~/x", "quota is used up"),
     ],
 )
 def test_what_cannot_be_staged_here_is_told_too(said, what):
