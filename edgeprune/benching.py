@@ -23,7 +23,7 @@ from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.bench.summary import summary
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Doubt, doubts
-from edgeprune.errors import UsageError
+from edgeprune.errors import DataError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement, load_measurements
@@ -205,9 +205,18 @@ def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
         path = folder / one.path
         if not path.is_file() or sha256_of(path) != one.sha256:
             raise UsageError("missing, or not the file of the run any more", where=str(path), fix="Run compress again.")
-    inputs = folder / INPUTS_NAME
-    images = np.load(inputs, allow_pickle=False) if inputs.is_file() else made_up_images(artifacts[0].input_shape)
-    return Material(artifacts, folder, images, report)
+    return Material(artifacts, folder, _images(folder / INPUTS_NAME, artifacts[0].input_shape), report)
+
+
+def _images(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    if not path.is_file():
+        return made_up_images(shape)
+    try:
+        images: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        fix = "Remove it to measure with noise, or run compress again."
+        raise DataError(f"not the images of a run: {error}", where=str(path), fix=fix) from error
+    return images
 
 
 def _material(order: Order, scratch: Path) -> Material:

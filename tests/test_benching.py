@@ -19,7 +19,7 @@ import edgeprune.benching as benching
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.trust import doubts
 from edgeprune.benching import Order, bench, open_run
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.errors import DataError, DeviceError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
 from edgeprune.report.document import Report
@@ -138,6 +138,13 @@ def test_without_images_the_files_are_fed_noise(run, board):
     bench(Order((run,), threads=(1,)))
     assert board.calls[0].images.shape == (8, 3, 32, 32)
     assert 0.9 < board.calls[0].images.std() < 1.1
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00"])
+def test_torn_images_are_a_users_error(run, board, content):
+    (run / INPUTS_NAME).write_bytes(content)
+    with pytest.raises(DataError, match="not the images of a run"):
+        bench(Order((run,)))
 
 
 def test_a_file_that_has_changed_since_the_run_is_not_measured(run, board):
