@@ -32,15 +32,9 @@ TOLERANCE = 1e-4
 """Largest difference between two ways to compute one output, as a share of its largest value; in float32."""
 SEEN = 1e-3
 """A cut changes outputs by more than this; otherwise the comparison would see nothing."""
-_STANDARDISED = "the weights of its convolutions are standardised over the channels that they read"
-_NORMALISED = "its normalisations reshape their scales before use, which is not followed"
-WHOLE = {
-    "timm:resnetv2_50x1_bit": _STANDARDISED,
-    "timm:nf_resnet26": _STANDARDISED,
-    "timm:eca_nfnet_l0": _STANDARDISED,
-    "timm:resnetv2_50d_evos": _NORMALISED,
-    "timm:resnetv2_50d_frn": _NORMALISED,
-}
+WHOLE = dict.fromkeys(
+    ("timm:convnextv2_atto", "timm:convnextv2_femto"), "every block is normalised over all its channels"
+)
 """CNNs of which no filter is free, and why."""
 _QUICK = (
     "torchvision:squeezenet1_1 torchvision:mobilenet_v3_small torchvision:shufflenet_v2_x0_5 pyramid:resnet18 "

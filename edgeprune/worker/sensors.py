@@ -81,7 +81,8 @@ def facts(reader: Reader) -> dict[str, Any]:
 
     Returns:
         Of these, those the machine gives: machine, model, cpu, cores, kernel, system, governor, max_frequency_mhz,
-        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); `emulated` is present, and true, only under an emulator.
+        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); `emulated` is present, and true, only under an
+        emulator.
     """
     cpuinfo = reader.read("/proc/cpuinfo") or ""
     found = {
