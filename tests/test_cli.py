@@ -163,6 +163,7 @@ def test_the_report_says_what_was_typed(quick: tuple[Path, dict[str, Any]]) -> N
     assert "--no-bench" in command
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_plan_and_the_same_bytes(quick: tuple[Path, dict[str, Any]], tiny: Tiny) -> None:
     folder = quick[0]
     again = folder.with_name("again")
@@ -208,6 +209,7 @@ def test_talk_is_on_stderr_without_bars_or_colours_when_it_is_no_terminal(place:
     assert "Accuracy" in ran.out
 
 
+@pytest.mark.slow
 def test_no_color_is_honoured_on_a_terminal(place: Path) -> None:
     told = {"NO_COLOR": "1", "TERM": "xterm-256color"}
     plain, coloured = _on_terminal(told), _on_terminal({"TERM": "xterm-256color"})

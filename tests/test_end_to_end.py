@@ -257,6 +257,7 @@ def test_a_users_model_with_a_folder_of_images(tiny: Tiny, tmp_path: Path) -> No
     assert edgeprune.load(run.folder).name == "net"
 
 
+@pytest.mark.slow
 def test_a_users_model_with_a_tar_of_images(tiny: Tiny, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         lines = []

@@ -88,6 +88,7 @@ def test_few_rounds_say_nothing_about_the_interval(count):
     assert ratio_interval([2.0] * count, [1.0] * count) == (pytest.approx(2.0), 0.0, float("inf"))
 
 
+@pytest.mark.slow
 def test_many_rounds_are_no_trouble():
     ratio, low, high = ratio_interval(*rounds(np.random.default_rng(8), 1.3, count=1500))
     assert 1.29 < low < ratio < high < 1.31
