@@ -143,8 +143,8 @@ READ_AS_NUMBERS: dict[str, Case] = {
         lambda x, m: x * m.first.weight.flatten(1).norm(dim=1).view(1, -1, 1, 1), "first.weight is used twice"
     ),
     "weight of the reader": Case(lambda x, m: x * m.second.weight.mean((0, 2, 3)).view(-1, 1, 1), "cannot be cut"),
-    "bias": Case(lambda x, m: x + m.first.bias.view(1, -1, 1, 1), "first.bias is used twice"),
-    "statistics": Case(lambda x, m: x - m.norm.running_mean[:, None, None], "norm.running_mean is used twice"),
+    "bias": Case(lambda x, m: x + m.first.bias.view(1, -1, 1, 1)),
+    "statistics": Case(lambda x, m: x - m.norm.running_mean[:, None, None]),
     "standardised weight": Case(standardised, "conv2d is used in a way that is not supported", parts=INNER),
     "calculated weight": Case(
         dynamic,

@@ -82,7 +82,7 @@ def test_a_cut_network_costs_what_was_counted_and_can_be_cut_again(network):
     assert counted == macs(found.channel_map, found.channel_map.alive(keep).astype(float))
     keep = random_keep(again.channel_map, 5)
     twice = apply(plan_of(again.channel_map, keep), again.channel_map, pruned)
-    assert_equal(twice.module, silenced(again, keep), torch.randn(2, 3, 16, 16))
+    assert_equal(twice.module, silenced(again, keep), torch.randn(2, *found.model.input.shape))
 
 
 def test_all_residual_widths_that_zeros_are_padded_to_are_one_space():
