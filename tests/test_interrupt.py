@@ -162,7 +162,7 @@ def test_a_second_ctrl_c_does_not_disturb_the_cleaning_up(place: Path, tiny: Tin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("after", [0.05, 0.1, 0.2])
 def test_ctrl_c_within_the_onnx_exporter_leaves_nothing_behind(place: Path, tiny: Tiny, after: float) -> None:
     interrupted(place, tiny, "export onnx", signal.SIGINT, after=after)
 
