@@ -195,7 +195,8 @@ def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
     """The files of a finished run, and the images they were timed with.
 
     Raises:
-        EdgepruneError: it is no run, a file is missing or has changed, or none is of these runtimes.
+        EdgepruneError: it is no run, a file is missing or has changed, none is of these runtimes, or the samples
+            kept in it cannot be read.
     """
     report = Report.load(folder / "report.json")
     artifacts = tuple(one for one in report.artifacts if not runtimes or one.runtime in runtimes)
@@ -205,6 +206,8 @@ def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
         path = folder / one.path
         if not path.is_file() or sha256_of(path) != one.sha256:
             raise UsageError("missing, or not the file of the run any more", where=str(path), fix="Run compress again.")
+    if (folder / LOG_NAME).is_file():
+        load_measurements(folder / LOG_NAME)  # told before minutes are spent, not when the report is written
     return Material(artifacts, folder, _images(folder / INPUTS_NAME, artifacts[0].input_shape), report)
 
 

@@ -1,7 +1,7 @@
 """Measurement: every raw latency sample of one artifact in one run, and the log that keeps them as they come.
 
 Statistics are computed on reading and never stored. History of the schema: 1, the first; 2, reasons to doubt are
-derived on reading too, no longer stored.
+derived on reading too, no longer stored; 3, blocks say when they were taken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import output_error
 from edgeprune.stats import median, percentile
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Block:
         order: place within the round, from 0.
         samples_ns: the time of each call, from input in memory to output in memory.
         sensors: what the board's sensors said right after the block; a sensor the board lacks is absent.
+        started_s: when its first call began, in seconds since the run's start, by the device's monotonic clock.
     """
 
     round: int
     order: int
     samples_ns: tuple[int, ...]
     sensors: Mapping[str, Any] = field(default_factory=dict)
+    started_s: float = 0.0
 
     @property
     def median_ns(self) -> float:
@@ -46,7 +48,13 @@ class Block:
     def from_json(cls, document: Mapping[str, Any]) -> Block:
         """The block a JSON document describes."""
         samples = tuple(int(sample) for sample in document["samples_ns"])
-        return cls(int(document["round"]), int(document["order"]), samples, dict(document["sensors"]))
+        return cls(
+            int(document["round"]),
+            int(document["order"]),
+            samples,
+            dict(document["sensors"]),
+            float(document["started_s"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class Measurement:
         if document.get("schema") != SCHEMA:
             raise EdgepruneError(
                 f"not a measurement of schema {SCHEMA}",
-                fix="It was written by another version of edgeprune, or is not ours.",
+                fix="It was written by another version of edgeprune, or is not ours: move it away and measure again.",
             )
         fields = {key: value for key, value in document.items() if key != "schema"}
         try:

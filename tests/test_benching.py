@@ -19,7 +19,7 @@ import edgeprune.benching as benching
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.trust import doubts
 from edgeprune.benching import Order, bench, open_run
-from edgeprune.errors import DataError, DeviceError, UsageError
+from edgeprune.errors import DataError, DeviceError, EdgepruneError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
 from edgeprune.report.document import Report
@@ -398,3 +398,10 @@ def test_doctor_looks_at_a_board_over_ssh(server):
     assert ran.code == 0, ran.err
     rows = {row["what"]: row["state"] for row in json.loads(ran.out)["devices"][server.device]}
     assert (rows["python"], rows["onnxruntime"]) == ("ok", "ok")
+
+
+def test_samples_of_another_version_are_told_of_before_anything_is_measured(run, board):
+    (run / LOG_NAME).write_text('{"record": "measurement", "key": "1", "schema": 2}\n')
+    with pytest.raises(EdgepruneError, match="move it away"):
+        bench(Order((run,)))
+    assert board.calls == []

@@ -12,7 +12,9 @@ from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measu
 
 
 def a_measurement(**changes) -> Measurement:
-    blocks = tuple(Block(i, i % 2, (1_000_000 + i, 1_100_000, 1_050_000), {"temperature_c": 50.0}) for i in range(8))
+    blocks = tuple(
+        Block(i, i % 2, (1_000_000 + i, 1_100_000, 1_050_000), {"temperature_c": 50.0}, 0.25 * i) for i in range(8)
+    )
     return replace(
         Measurement(
             artifact="ab" * 32,
@@ -45,7 +47,7 @@ def test_percentiles_are_of_all_samples_of_all_blocks():
     assert (one.p50_ms, one.p90_ms) == (2.0, pytest.approx(2.8))
 
 
-@pytest.mark.parametrize("spoil", [{"schema": 1}, {"blocks": [{"round": 0}]}, {"blocks": 3}, {"surprise": 1}])
+@pytest.mark.parametrize("spoil", [{"schema": 2}, {"blocks": [{"round": 0}]}, {"blocks": 3}, {"surprise": 1}])
 def test_a_document_of_another_kind_is_refused(spoil):
     with pytest.raises(EdgepruneError, match="not a measurement"):
         Measurement.from_json({**a_measurement().to_json(), **spoil})

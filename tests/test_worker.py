@@ -45,7 +45,7 @@ def a_job(folder: Path, models: list[Path], **changes) -> dict:
     np.save(folder / "inputs.npy", np.random.default_rng(1).random((2, 3, 16, 16), dtype=np.float32))
     entries = [{"id": m.stem, "path": str(m), "runtime": "onnxruntime", "threads": 1, "layout": "NCHW"} for m in models]
     return {
-        "schema": 1,
+        "schema": conduct.SCHEMA,
         "entries": entries,
         "inputs": str(folder / "inputs.npy"),
         "rounds": 3,
@@ -84,6 +84,10 @@ def test_each_entry_gets_ready_and_then_every_round(tmp_path, archive):
     assert sorted((block["round"], block["entry"]) for block in blocks) == [(r, e) for r in range(3) for e in "ab"]
     assert all(len(block["samples_ns"]) >= 3 and min(block["samples_ns"]) > 0 for block in blocks)
     assert all(block["peak_rss_bytes"] > 1 << 20 for block in blocks)
+    started = [block["started_s"] for block in blocks]
+    assert started == sorted(set(started))
+    spent = [started[at] + sum(block["samples_ns"]) / 1e9 for at, block in enumerate(blocks)]
+    assert all(end < begin for end, begin in zip(spent, started[1:], strict=False)), "blocks do not overlap"
 
 
 def test_the_output_is_the_models_on_the_first_image(tmp_path, archive):

@@ -25,7 +25,7 @@ from edgeprune.progress import Tick, silent
 LOG_NAME = "measurements.jsonl"
 INPUTS_NAME = "inputs.npy"
 """The images a run's files are timed with, float32 [k, C, H, W]."""
-JOB_SCHEMA = 1
+JOB_SCHEMA = 2
 
 ROUNDS = 16
 """Default number of rounds: even, so that each order has its mirror."""

@@ -26,8 +26,8 @@ from typing import Any
 
 from edgeprune.worker import sensors
 
-SCHEMA = 1
-"""Of the job and of the events. History: 1, the first."""
+SCHEMA = 2
+"""Of the job and of the events. History: 1, the first; 2, blocks say when they were taken."""
 SETTLE_SECONDS = 0.03
 """Pause before each block. After a call LiteRT's threads keep spinning for some milliseconds (measured: about 15 ms
 of CPU time)."""
@@ -120,13 +120,13 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     Returns:
         0, or 1 after an error event.
     """
-    board = sensors.Board()
+    board, began = sensors.Board(), time.monotonic()
     device = {**sensors.facts(board), "python": platform.python_version(), "at_start": sensors.readings(board)}
     emit({"event": "start", "schema": SCHEMA, "device": device})
     try:
         _check_runtimes(job["entries"])
         for group in groups(job["entries"]):
-            _measure_group(group, job, board, emit)
+            _measure_group(group, job, board, began, emit)
     except EntryError as error:
         emit({"event": "error", "entry": error.entry, "reason": error.reason, "missing": error.missing})
         return 1
@@ -183,7 +183,7 @@ def turns(ids: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[int, lis
 
 
 def _measure_group(
-    group: Sequence[Mapping[str, Any]], job: Mapping[str, Any], board: sensors.Reader, emit: Emit
+    group: Sequence[Mapping[str, Any]], job: Mapping[str, Any], board: sensors.Reader, began: float, emit: Emit
 ) -> None:
     with ExitStack() as stack:
         children: dict[str, Child] = {}
@@ -196,9 +196,10 @@ def _measure_group(
         for number, ids in turns(list(children), job["rounds"], job["seed"]):
             for order, name in enumerate(ids):
                 time.sleep(SETTLE_SECONDS)
+                started = round(time.monotonic() - began, 3)
                 block = children[name].ask("block", seconds=job["block_seconds"])
                 block["sensors"] = {**sensors.readings(board), **block["sensors"]}
-                emit({"event": "block", "entry": name, "round": number, "order": order, **block})
+                emit({"event": "block", "entry": name, "round": number, "order": order, "started_s": started, **block})
 
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
