@@ -145,6 +145,7 @@ class ChannelMap:
             values have channels.
         shapes: stored tensor -> its uncut shape; parameters only.
         choices: the constants whose values count channels.
+        widths: layer that says how many channels it takes and stores no tensor that tells -> the label of each.
     """
 
     spaces: tuple[Space, ...]
@@ -153,6 +154,7 @@ class ChannelMap:
     labels: Mapping[str, Labels]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
+    widths: Mapping[str, Labels] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int:

@@ -19,7 +19,7 @@ from edgeprune.files import read_json, sha256_of, write_json, writing
 from edgeprune.graph import GraphNetwork
 from edgeprune.graph_json import from_json, to_json
 from edgeprune.imports import user_code
-from edgeprune.resize import all_tensors, with_tensors
+from edgeprune.resize import all_tensors, bare_widths, with_tensors
 from edgeprune.sources import build, source_file
 from edgeprune.weights import fit_weights, listed, read_weights
 
@@ -142,6 +142,7 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "shared": shared,
+        "widths": bare_widths(model.module),
     }
     with writing(folder / f"{stem}.safetensors") as path:
         path.write_bytes(content)
@@ -172,7 +173,7 @@ def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None =
     stored = _read_tensors(folder / f"{stem}.safetensors", document["tensors_sha256"])
     stored |= {name: stored[first] for name, first in document["shared"].items() if first in stored}
     _check_tensors(stored, document["tensors"], all_tensors(module), path)
-    module = with_tensors(module, stored)
+    module = with_tensors(module, stored, _widths(document["widths"], bare_widths(module), path))
     _run(module, (spec.shape, *more_inputs), source)
     plans = tuple(document["plans"])
     told = {"weights": document["weights"], "rewritten": document["rewritten"]}
@@ -224,7 +225,13 @@ def _read_document(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError("there is no saved model", where=str(path), fix="Name the folder of a finished run.")
     try:
-        document = {"more_inputs": [], "graph": None, "rewritten": "", **read_json(path, SCHEMA)}  # these came later
+        later: dict[str, Any] = {
+            "more_inputs": [],
+            "graph": None,
+            "rewritten": "",
+            "widths": {},
+        }  # these keys came later
+        document = {**later, **read_json(path, SCHEMA)}
         InputSpec.from_json(document["input"])
     except KeyError as error:
         raise ModelError(f"not a saved model: {error} is missing", where=str(path)) from error
@@ -232,7 +239,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ModelError(f"not a saved model: {error.what}", where=str(path), fix=error.fix) from error
     kinds: dict[str, Any] = {"name": str, "source": str, "plans": list, "weights": str}
     kinds |= {"tensors": dict, "shared": dict, "tensors_sha256": str, "source_sha256": str | None}
-    kinds |= {"more_inputs": list, "graph": dict | None, "rewritten": str}
+    kinds |= {"more_inputs": list, "graph": dict | None, "rewritten": str, "widths": dict}
     wrong = [key for key, kind in kinds.items() if key not in document or not isinstance(document[key], kind)]
     if wrong:
         raise ModelError(f"not a saved model: {', '.join(wrong)} missing or of the wrong kind", where=str(path))
@@ -249,6 +256,14 @@ def _check_source(source: str, sha256: str | None) -> None:
     if sha256_of(file) != sha256:
         fix = f"Restore the file whose SHA-256 is {sha256}, or prune again."
         raise ModelError("the Python file has changed since the model was saved", where=str(file), fix=fix)
+
+
+def _widths(stored: Mapping[str, Any], built: Mapping[str, int], path: Path) -> dict[str, int]:
+    """The saved widths of layers that have theirs as an attribute only; those of a file from before are as built."""
+    wrong = [name for name, width in stored.items() if name not in built or type(width) is not int or width < 1]
+    if wrong:
+        raise ModelError(f"not a saved model: no layer {wrong[0]!r} has such a width", where=str(path))
+    return {**built, **stored}
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
-def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def with_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], widths: Mapping[str, int] = MappingProxyType({})
+) -> nn.Module:
     """A deep copy of `module` in which each named parameter or buffer is replaced.
 
     The size attributes of PyTorch's own layers (`out_channels`, `num_features`, ...) are kept true to their tensors. A
@@ -22,6 +25,7 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     Args:
         module: any network; not changed.
         tensors: full name ("layer1.0.conv1.weight") to the new tensor, of the same rank as the old; copied.
+        widths: path of a layer without tensors (see `bare_widths`) to the number of channels that it takes.
 
     Returns:
         The copy, on the class of `module`, in the same mode (eval or training).
@@ -53,6 +57,8 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         for kind, mend in _SIZES:
             if isinstance(owner, kind):
                 mend(owner)
+    for path, width in widths.items():
+        _mend_bare(changed.get_submodule(path), width)
     return changed
 
 
@@ -60,6 +66,26 @@ def all_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by name, those that `state_dict` leaves out and shared ones included; not copied."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def bare_widths(module: nn.Module) -> dict[str, int]:
+    """Path -> channels of each normalisation that has that number as an attribute only: it stores no tensors."""
+    return {
+        path: getattr(layer, _width_of(layer))
+        for path, layer in module.named_modules(remove_duplicate=False)
+        if isinstance(layer, _NormBase | nn.GroupNorm) and not all_tensors(layer)
+    }
+
+
+def _width_of(layer: nn.Module) -> str:
+    return "num_channels" if isinstance(layer, nn.GroupNorm) else "num_features"
+
+
+def _mend_bare(layer: Any, width: int) -> None:
+    if isinstance(layer, nn.GroupNorm):
+        _set_groups(layer, width)
+    else:
+        layer.num_features = width
 
 
 def _like(old: Tensor, tensor: Tensor) -> Tensor:
@@ -92,11 +118,14 @@ def _mend_norm(layer: Any) -> None:
 
 
 def _mend_group_norm(layer: Any) -> None:
+    _set_groups(layer, layer.weight.shape[0])
+
+
+def _set_groups(layer: nn.GroupNorm, channels: int) -> None:
     width = layer.num_channels // layer.num_groups
-    layer.num_channels = layer.weight.shape[0]
-    if layer.num_channels % width:
-        raise ValueError(f"{layer.num_channels} channels normalised in groups of {width}")
-    layer.num_groups = layer.num_channels // width
+    if channels % width:
+        raise ValueError(f"{channels} channels normalised in groups of {width}")
+    layer.num_channels, layer.num_groups = channels, channels // width
 
 
 def _mend_layer_norm(layer: Any) -> None:

@@ -243,6 +243,19 @@ class GroupNormed(Moving):
         return F.relu(self.normed(x))
 
 
+class WithoutNumbers(Moving):
+    """Normalisations that store no numbers, one of them used twice: their width is an attribute only."""
+
+    def __init__(self) -> None:
+        super().__init__(width=16, read=12)
+        self.twice, self.mid = nn.InstanceNorm2d(16), nn.Conv2d(16, 16, 3, padding=1)
+        self.wide, self.groups = nn.Conv2d(16, 12, 3, padding=1), nn.GroupNorm(6, 12, affine=False)
+
+    def moved(self, x: Tensor) -> Tensor:
+        x = F.relu(self.twice(self.mid(self.twice(x))))
+        return F.relu(self.groups(self.wide(x)))
+
+
 class OptionA(Moving):
     """CIFAR's short cut: the narrower maps are padded with zeros, which count as filters of no layer."""
 
@@ -375,6 +388,7 @@ MOVING: dict[type[Moving], Facts] = {
     Maxout: Facts({"stem": 8, "last": 6}),
     Pixels: Facts({"stem": 4, "fine": 6, "last": 6}),
     GroupNormed: Facts({"stem": 4, "last": 6}),
+    WithoutNumbers: Facts({"stem": 16, "wide": 6, "last": 6}),
     OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),

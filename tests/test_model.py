@@ -554,6 +554,7 @@ def test_tensors_of_another_save_are_refused(net: str, tmp_path: Path):
         ("input", {"shape": [1]}, "not an input spec"),
         ("source", "resnet20", "do not fit the network"),
         ("shared", {}, "do not fit the network: again.bias, again.weight"),
+        ("widths", {"fc": 3}, "no layer 'fc' has such a width"),
     ],
 )
 def test_a_saved_document_that_is_wrong_says_where(net: str, tmp_path: Path, key: str, value: object, told: str):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+import moving_nets
 import pytest
 import torch
 from moving_nets import (
@@ -18,6 +21,7 @@ from moving_nets import (
     OptionA,
     Selective,
     ShuffleV1,
+    WithoutNumbers,
 )
 from nets import (
     Traced,
@@ -37,7 +41,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.graph import GraphNetwork
-from edgeprune.model import Model
+from edgeprune.model import Model, load_saved, save_model
 from edgeprune.prune.cost import cost, macs
 from edgeprune.prune.surgery import apply
 
@@ -257,3 +261,15 @@ def test_a_network_with_two_inputs_is_cut():
         for module in (silenced(found, keep), ignoring(found, keep)):
             assert difference(pruned.module(*inputs), module(*inputs)) <= 1e-5
     assert pruned.module.depth.out_channels == 3
+
+
+def test_layers_that_store_no_numbers_say_what_is_left_of_their_width_and_do_so_when_loaded_again(tmp_path):
+    found = found_in(WithoutNumbers)
+    pruned = cut(found, {"stem": (0, 3, 4, 9, 15), "wide": (1, 4)})
+    sizes = (pruned.module.twice.num_features, pruned.module.groups.num_groups, pruned.module.groups.num_channels)
+    assert sizes == (5, 2, 4)
+    assert found.model.module.twice.num_features == 16
+    save_model(replace(pruned, source=f"{Path(moving_nets.__file__)}:WithoutNumbers"), tmp_path)
+    again = load_saved(tmp_path).module
+    assert (again.twice.num_features, again.groups.num_groups, again.groups.num_channels) == sizes
+    assert torch.equal(run(again.eval(), images := torch.randn(2, 3, 12, 12)), run(pruned.module, images))

@@ -145,16 +145,17 @@ def batch_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
     channels = tracer.channels(node.args[0], 1)
     if channels is None:
         return None
+    if len(node.all_input_nodes) == 1:
+        _bare(tracer, node, channels)
     for argument in node.args[1:5]:
         tracer.slot(argument, 0, channels)
     return along(channels, 1, len(tracer.shape(node)))
 
 
-def instance_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Normalises each channel of each image by itself, and scales it by its own stored numbers."""
-    if tracer.module_kind(node).startswith("InstanceNorm") and len(node.all_input_nodes) == 1:
-        return tracer.refuse(node, "normalised by a layer that stores no numbers to tell its width")
-    return batch_norm(tracer, node)
+def _bare(tracer: Tracer, node: fx.Node, channels: Labels) -> None:
+    """Notes the width of a layer of torch's own that stores no numbers to tell it."""
+    if "Norm" in tracer.module_kind(node):
+        tracer.width(node, channels)
 
 
 def group_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -167,6 +168,8 @@ def group_norm(tracer: Tracer, node: fx.Node) -> Labels | None:
         return tracer.refuse(node, "normalised over channels")
     grid = channels.reshape(groups, -1)
     tracer.pin(grid, 1)
+    if len(node.all_input_nodes) == 1:
+        _bare(tracer, node, channels)
     for name in ("weight", "bias"):
         tracer.slot(tracer.given(node, name), 0, channels)
     return along(channels, 1, len(tracer.shape(source)))

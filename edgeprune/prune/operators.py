@@ -51,7 +51,7 @@ REDUCTIONS = frozenset(
     | {"std", "var", "std_mean", "var_mean"}
 )
 VIEWS = frozenset({"view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"})
-NORMS = frozenset({"_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "batch_norm"})
+NORMS = frozenset({"_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "batch_norm", "instance_norm"})
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 
@@ -159,7 +159,6 @@ def _table() -> dict[str, Rule]:
     table = {name: rule for names, rule in groups for name in names}
     singles: dict[str, Rule] = {
         "linear": layers.linear,
-        "instance_norm": layers.instance_norm,
         "prelu": layers.prelu,
         "cat": parts.concatenation,
         "expand": rearrange.expansion,

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeprune.channels import FIXED, ChannelMap, Slot, Space, varying
+from edgeprune.channels import FIXED, ChannelMap, Slot, Space, kept_indices, varying
 from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
 from edgeprune.program import capture, may_take_any_size, network_of
 from edgeprune.prune.rewrite import Cutting, renumbered, rewritten
 from edgeprune.prune.trace import trace
-from edgeprune.resize import all_tensors
+from edgeprune.resize import all_tensors, bare_widths
 
 _TOLERANCE = 1e-3
 """Largest accepted difference, as a share of the largest output: far above rounding, far below a lost filter."""
@@ -48,7 +48,7 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
         kept = select(tensor, slot, alive)
         if kept is not tensor:
             cut[slot.tensor] = kept
-    smaller = with_tensors(model.module, _all_names(cut, tensors))
+    smaller = with_tensors(model.module, _all_names(cut, tensors), _bare_widths(model.module, channel_map, alive))
     pruned = replace(model, module=smaller, plans=(*model.plans, plan.fingerprint))
     wanted = replace(model, module=_ignoring(model.module, channel_map, alive))
     difference, what = _difference_on_noise(pruned, wanted)
@@ -67,6 +67,14 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
             fix="Its forward calculates with its width, for example x / x.shape[1]; write the number down.",
         )
     return pruned
+
+
+def _bare_widths(module: nn.Module, channel_map: ChannelMap, alive: NDArray[np.bool_]) -> dict[str, int]:
+    """How many channels are left to each layer that has their number as an attribute only."""
+    return {
+        path: len(kept_indices(channel_map.widths[path], alive))
+        for path in bare_widths(module).keys() & channel_map.widths.keys()
+    }
 
 
 def _as_graph(

@@ -79,6 +79,7 @@ def _channel_map(tracer: Tracer, members: Sequence[Members]) -> ChannelMap:
             for name, tensor in tracer.program.stored.items()
             if name.startswith("p_")
         },
+        widths={layer: channels(taken) for layer, taken in tracer.widths.items()},
         choices=tuple(Choice(name, channels(chosen_from)) for name, chosen_from in tracer.choices.items()),
     )
 

@@ -70,6 +70,7 @@ class Tracer:
         parts: label arrays of which something must stay.
         grids: labels that change along several axes.
         choices: constant -> labels of the axis that it chooses channels from.
+        widths: layer that has its width as an attribute only -> labels of the channels that it takes.
         noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
 
@@ -85,6 +86,7 @@ class Tracer:
     parts: list[Labels] = field(default_factory=list)
     grids: list[Labels] = field(default_factory=list)
     choices: dict[str, Labels] = field(default_factory=dict)
+    widths: dict[str, Labels] = field(default_factory=dict)
     noted: set[tuple[str, int]] = field(default_factory=set)
 
     def shape(self, node: Any) -> tuple[int, ...]:
@@ -182,6 +184,14 @@ class Tracer:
             self.ties.tie(one, other)
             if one.shape != known.shape:
                 self.slots[tensor, axis] = np.where(one == FIXED, other, one)
+
+    def width(self, node: fx.Node, channels: Labels) -> None:
+        """Note the channels that a layer without tensors takes; one that is used twice ties its two uses."""
+        known = self.widths.setdefault(self.layer(node), channels)
+        if known.shape == channels.shape:
+            mixed = (known == FIXED) != (channels == FIXED)
+            self.protect(np.where(known == FIXED, channels, known)[mixed], f"{self.layer(node)} is used twice")
+            self.ties.tie(known, channels)
 
     def _slot_of_view(self, view: fx.Node, source: fx.Node, axis: int, labels: Labels) -> None:
         """Note what an axis of a view of a stored tensor carries."""
