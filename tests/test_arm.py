@@ -6,6 +6,7 @@ come by pip, from an index or from its cache.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from export_nets import COST, SHAPE, Tiny, images_of, model_of
 from edgeprune.artifact import Artifact
 from edgeprune.bench import session
 from edgeprune.bench.setup import Installed, clean, set_up
-from edgeprune.bench.transport import open_device
+from edgeprune.bench.transport import open_device, pack_worker
 from edgeprune.bench.trust import Reason, doubts
 from edgeprune.errors import DeviceError
 from edgeprune.export.onnx import export_onnx
@@ -104,6 +105,17 @@ def test_onnx_and_tflite_run_and_their_times_are_called_emulated(board, installe
         assert one.device["emulated"] is True
         assert Reason.EMULATED in {doubt.reason for doubt in doubts(one)}
     assert list(board.cache.glob("run-*")) == []
+
+
+def test_an_emulator_that_is_not_named_anywhere_is_seen(board, tmp_path):
+    pack_worker(tmp_path / "worker.pyz")
+    (tmp_path / "job.json").write_text(json.dumps({"schema": session.JOB_SCHEMA, "entries": []}))
+    with open_device(board.device) as transport:
+        hidden = ["/usr/bin/env", "-i", "PATH=/usr/bin", transport.python, transport.put(tmp_path / "worker.pyz")]
+        start, *_ = map(json.loads, transport.run([*hidden, transport.put(tmp_path / "job.json")]))
+        assert list(transport.run([*hidden[:3], "/usr/bin/env"])) == ["PATH=/usr/bin\n"]
+    assert start["device"]["cpu"] == "Cortex-A72"
+    assert start["device"]["emulated"] is True
 
 
 def test_a_connection_that_is_cut_in_mid_run_costs_no_block(board, installed, files, run):

@@ -49,7 +49,9 @@ def test_a_sensor_that_does_not_answer_is_missing_and_not_made_up():
 
 def test_each_trouble_has_its_remedy():
     now = {"temperature_c": 75.0, "throttled": 0x50005, "load_average": 3.0}
-    rows = found(Told({**HEALTHY, "governor": "ondemand", "at_start": now, "emulated": True}, free=1e8))
+    rows = found(
+        Told({**HEALTHY, "governor": "ondemand", "at_start": now, "emulated": True, "emulated_by": "qemu"}, free=1e8)
+    )
     troubled = {name for name, row in rows.items() if row.state == "warning"}
     assert troubled == {"governor", "temperature", "throttle bits", "load", "emulated", "free disk"}
     assert "power supply" in rows["throttle bits"].fix

@@ -49,8 +49,8 @@ def test_steady_times_are_trusted():
 
 
 def test_emulated_times_are_never_trusted():
-    found = doubts(measured(device={"emulated": True}))
-    assert verdict(found) == "EMULATED: these times say nothing about a board"
+    found = doubts(measured(device={"emulated": True, "emulated_by": "qemu in maps"}))
+    assert verdict(found) == "EMULATED: qemu in maps: these times say nothing about a board"
 
 
 def test_a_throttled_block_is_left_out_and_the_rest_is_trusted():

@@ -87,7 +87,7 @@ def _hardware(facts: Mapping[str, Any]) -> list[Finding]:
     names = ("model", "cpu", "machine", "system", "kernel")
     found = [Finding(name, "ok", str(facts[name])) for name in names if name in facts]
     if facts.get("emulated"):
-        found.append(Finding("emulated", "warning", "yes", Reason.EMULATED.value.remedy))
+        found.append(Finding("emulated", "warning", facts["emulated_by"], Reason.EMULATED.value.remedy))
     return found
 
 

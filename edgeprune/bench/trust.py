@@ -143,7 +143,7 @@ def _whole(measurement: Measurement) -> dict[Reason, str]:
     """What is to be said of the measurement as a whole."""
     device, said = measurement.device, {}
     if device.get("emulated"):
-        said[Reason.EMULATED] = "these times say nothing about a board"
+        said[Reason.EMULATED] = f"{device.get('emulated_by', 'an emulator')}: these times say nothing about a board"
     if not measurement.parity.get("passed", True):
         said[Reason.PARITY] = f"its output differs from the host's by {measurement.parity['max_rel'] or math.inf:.1e}"
     left = len(clean_blocks(measurement))

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgeprune.worker.emulation import emulator
+
 _CPUFREQ = "/sys/devices/system/cpu/cpu{}/cpufreq/{}"
 _ARM_CORES = {  # implementer 0x41; the part number is in the "Main ID Register" section of each core's manual
     "0xd03": "Cortex-A53",
@@ -81,11 +83,11 @@ def facts(reader: Reader) -> dict[str, Any]:
 
     Returns:
         Of these, those the machine gives: machine, model, cpu, cores, kernel, system, governor, max_frequency_mhz,
-        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); `emulated` is present, and true, only under an
-        emulator.
+        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); only under an emulator `emulated`, which is
+        true, and `emulated_by`, what shows it.
     """
     cpuinfo = reader.read("/proc/cpuinfo") or ""
-    found = {
+    found: dict[str, Any] = {
         "machine": _text(reader.run(("uname", "-m"))),
         "model": _text(reader.read("/proc/device-tree/model")) or _field(cpuinfo, "Model"),
         "cpu": _field(cpuinfo, "model name") or _ARM_CORES.get(_field(cpuinfo, "CPU part") or ""),
@@ -96,8 +98,9 @@ def facts(reader: Reader) -> dict[str, Any]:
         "max_frequency_mhz": _number(reader.read(_CPUFREQ.format(0, "cpuinfo_max_freq")), 1e-3),
         "memory_bytes": _meminfo(reader, "MemTotal"),
         "power_mode": _power_mode(reader),
-        "emulated": _emulated(reader, cpuinfo),
     }
+    trace = emulator(found["machine"] or "", cpuinfo, found["model"] or "", reader.read)
+    found |= {"emulated": trace is not None, "emulated_by": trace}
     return {key: value for key, value in found.items() if value}
 
 
@@ -157,14 +160,6 @@ def _power_mode(reader: Reader) -> str | None:
 def _meminfo(reader: Reader, name: str) -> int | None:
     match = re.search(rf"(?m)^{name}:\s+(\d{{1,15}}) kB$", reader.read("/proc/meminfo") or "", re.ASCII)
     return int(match.group(1)) * 1024 if match else None
-
-
-def _emulated(reader: Reader, cpuinfo: str) -> bool:
-    """Whether user-mode QEMU runs this: an ARM program that sees an x86 processor or QEMU's environment variables."""
-    arm = (_text(reader.run(("uname", "-m"))) or "").startswith(("aarch64", "arm"))
-    variables = (reader.read("/proc/self/environ") or "").split("\0")
-    told = any(variable.startswith(("QEMU_CPU=", "QEMU_LD_PREFIX=")) for variable in variables)
-    return arm and (told or "vendor_id" in cpuinfo)
 
 
 def _temperature(reader: Reader) -> float | None:
