@@ -84,14 +84,16 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A constant by which a forward pass chooses channels, as `x[:, [2, 0, 1]]` does.
+    """Numbers by which a forward pass chooses channels, as `x[:, [2, 0, 1]]` and `x[:, self.order]` do.
 
     Attributes:
-        constant: the placeholder of the constant, int64 [chosen].
-        labels: the channels that it chooses from, one for each index.
+        constant: the placeholder of the numbers, whole ones [chosen], if the forward pass has them written into it.
+        tensor: the name of the buffer that holds them; empty if none does.
+        labels: the channels that they choose from, one for each index.
     """
 
     constant: str
+    tensor: str
     labels: Labels
 
 

@@ -44,6 +44,7 @@ class Exported:
         graph: placeholders, functional ATen operators, a tuple returned; nodes know their module and line of code.
         stored: placeholder -> name of the parameter or buffer.
         constants: placeholder -> tensor that the forward pass made itself.
+        written: names of the buffers that the forward pass writes.
         inputs: placeholders of the inputs.
         result: how the outputs are given back.
         shapes: node -> shape of its (first) tensor for the example; a node without a tensor is absent.
@@ -54,6 +55,7 @@ class Exported:
     graph: fx.Graph
     stored: Mapping[str, str]
     constants: Mapping[str, Tensor]
+    written: frozenset[str]
     inputs: tuple[str, ...]
     result: Result
     shapes: Mapping[str, tuple[int, ...]]
@@ -199,6 +201,7 @@ def _export(module: nn.Module, images: tuple[Tensor, ...], free: tuple[int, ...]
         graph=graph,
         stored={names[name]: tensor for name, tensor in stored.items()},
         constants={names[name]: program.constants[key] for name, key in made.items()},
+        written=frozenset(signature.buffers_to_mutate.values()),
         inputs=inputs,
         result=result_of(pytree.tree_unflatten(outputs, program.call_spec.out_spec)),
         shapes=_shapes(graph),

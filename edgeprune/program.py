@@ -8,7 +8,7 @@ they are used: changing a weight of the module changes what the next operator co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgeprune.graph import GraphNetwork, Result, check_shapes, constants_of, pe
 from edgeprune.resize import all_tensors
 
 Shape = tuple[int, ...]
+_WHOLE = frozenset({torch.int64, torch.int32})
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Program:
         graph: functional ATen operators in the order they run.
         stored: graph placeholder -> name of the module's parameter or buffer.
         constants: graph placeholder -> tensor that the forward pass made itself.
+        places: graph placeholder -> stored whole numbers that code may count channels by, [n]: none that it writes.
         inputs: the placeholders of the inputs, in order.
         result: the structure in which the model returns its outputs, with names of nodes at its leaves.
         shapes: node -> shape of its (first) tensor for a batch of `batch` images; a node without a tensor is absent.
@@ -51,6 +53,7 @@ class Program:
     any_batch: bool
     any_size: bool = False
     conditions: tuple[str, ...] = ()
+    places: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def input(self) -> str:
@@ -149,9 +152,10 @@ def capture(module: nn.Module, shape: Shape | Sequence[Shape], batch: int = 2, *
     if isinstance(module, GraphNetwork):
         return _own_program(module, shapes, batch, any_size=any_size)
     found = export(module, tuple(_example((batch, *one), module) for one in shapes), any_size=any_size)
+    state = all_tensors(module)
     return Program(
         graph=found.graph,
-        stored=_first_names(found.stored, all_tensors(module)),
+        stored=_first_names(found.stored, state),
         constants=found.constants,
         inputs=found.inputs,
         result=found.result,
@@ -160,7 +164,12 @@ def capture(module: nn.Module, shape: Shape | Sequence[Shape], batch: int = 2, *
         any_batch=0 in found.free,
         any_size=2 in found.free,
         conditions=found.conditions,
+        places=_places({name: state[tensor] for name, tensor in found.stored.items() if tensor not in found.written}),
     )
+
+
+def _places(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.detach().clone() for name, one in stored.items() if one.ndim == 1 and one.dtype in _WHOLE}
 
 
 def may_take_any_size(program: Program) -> bool:
@@ -226,6 +235,7 @@ def _own_program(network: GraphNetwork, shapes: Sequence[Shape], batch: int, *, 
         any_batch=takes_other_sizes(does.graph, known, images, BATCH),
         any_size=any_size and takes_other_sizes(does.graph, known, images, BATCH_AND_SIZE),
         conditions=does.conditions,
+        places=_places({name: known[name] for name in does.stored}),
     )
 
 

@@ -112,6 +112,23 @@ def dynamic(x: Tensor, module: Hostile) -> Tensor:
     return F.conv2d(x.reshape(1, n * c, h, w), kernels, groups=n).view(n, WIDTH, h, w)
 
 
+def chosen_twice(x: Tensor, module: Hostile) -> Tensor:
+    order = torch.tensor([0, 5, 3, 7])
+    return torch.cat([x[:, order], x.relu().exp()[:, order]], 1)
+
+
+def channels_and_rows(x: Tensor, module: Hostile) -> Tensor:
+    order = torch.tensor([0, 5, 3])
+    return x[:, order][:, :, order]
+
+
+def turning(x: Tensor, module: Hostile) -> Tensor:
+    x = x[:, module.order]
+    module.order += 1
+    module.order %= WIDTH
+    return x
+
+
 INNER = (("inner", lambda: nn.Conv2d(WIDTH, WIDTH, 3, padding=1)),)
 
 
@@ -160,18 +177,32 @@ IN_PLACE: dict[str, Case] = {
     "a shift in time": Case(shifted_in_time, "operator copy is not supported"),
 }
 MIXED: dict[str, Case] = {
-    "every second channel": Case(lambda x, m: x[:, ::2], "along channels by operator slice", read=4),
+    "every second channel": Case(lambda x, m: x[:, ::2], read=4),
     "channels by a list": Case(lambda x, m: x[:, [0, 3, 6, 7]], read=4),
     "channels by a buffer": Case(
-        lambda x, m: x[:, m.chosen], "chosen along channels", 5, (("chosen", lambda: torch.tensor([0, 1, 4, 5, 7])),)
+        lambda x, m: x[:, m.chosen], read=5, parts=(("chosen", lambda: torch.tensor([0, 1, 4, 5, -1])),)
     ),
     "channels selected": Case(
-        lambda x, m: x.index_select(1, m.chosen), "chosen along", 2, (("chosen", lambda: torch.tensor([6, 2])),)
+        lambda x, m: x.index_select(1, m.chosen), read=3, parts=(("chosen", lambda: torch.tensor([6, 2, 6])),)
     ),
     "channels by a mask": Case(
         lambda x, m: x[:, m.chosen], "chosen along channels", 4, (("chosen", lambda: torch.arange(8) % 2 > 0),)
     ),
-    "roll": Case(lambda x, m: x.roll(1, 1), "another order by operator roll"),
+    "every third from the second": Case(lambda x, m: x[:, 1:-1:3], read=2),
+    "channels by a list used twice": Case(chosen_twice, read=8),
+    "channels and rows by one list": Case(channels_and_rows, "chosen along channels", read=3),
+    "channels by a buffer that is a number, too": Case(
+        lambda x, m: x[:, m.chosen] * m.chosen.sum(),
+        "chosen along channels",
+        2,
+        (("chosen", lambda: torch.tensor([6, 2])),),
+    ),
+    "channels by a buffer that is written": Case(
+        turning, "chosen along channels", 8, (("order", lambda: torch.arange(8)),)
+    ),
+    "roll": Case(lambda x, m: x.roll(3, 1)),
+    "roll there and further back": Case(lambda x, m: x.roll((2, 1, -5), (1, 2, 1))),
+    "flip": Case(lambda x, m: x.flip(1, -1)),
     "cumsum": Case(lambda x, m: x.cumsum(1), "accumulated over channels"),
     "cummax": Case(lambda x, m: x.cummax(1).values, "operator cummax"),
     "sort": Case(lambda x, m: x.sort(1).values, "operator sort"),

@@ -69,6 +69,15 @@ def test_a_hostile_network_is_cut_exactly_or_left_whole_with_the_reason(case: Ca
         assert_exact(found, pruned, keep)
 
 
+def test_a_buffer_that_counts_channels_counts_those_that_are_left_and_the_class_stays():
+    network = MIXED["channels by a buffer"].network()
+    found = made(network)
+    pruned = apply(plan_of(found.channel_map, keep := {"first": (0, 2, 5, 7)}), found.channel_map, found.model)
+    assert_exact(found, pruned, keep)
+    assert type(pruned.module) is Hostile
+    assert (network.chosen.tolist(), pruned.module.chosen.tolist()) == ([0, 1, 4, 5, -1], [0, 2, 3])
+
+
 def assert_never_wrong(found: Traced, pruned: Model, keep) -> int:
     """At every size that the uncut network takes, the cut one computes the same or does not answer; how often."""
     refused = 0

@@ -6,11 +6,12 @@ channels; the tracer then protects them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import operator_of
@@ -141,9 +142,9 @@ def slicing(tracer: Tracer, node: fx.Node) -> Labels | None:
     if length == tracer.shape(node)[axis] or labels.shape[axis] == 1:
         return labels
     start, end, step = (tracer.given(node, name) for name in ("start", "end", "step"))
-    if step not in (None, 1) or len(varying(labels)) > 1 or len(node.all_input_nodes) > 1:
-        return tracer.refuse(node, "taken in steps, or from a calculated place, along channels")
-    chosen = labels.take(range(length)[start:end], axis=axis)
+    if len(varying(labels)) > 1 or len(node.all_input_nodes) > 1:
+        return tracer.refuse(node, "taken from a calculated place along channels")
+    chosen = labels.take(range(length)[start:end:step], axis=axis)
     tracer.parts.append(chosen.reshape(-1))
     return chosen
 
@@ -178,7 +179,7 @@ def selection(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def indexing(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Chooses along one axis by a list of places (`index`, `index_select`); channels only by a constant list."""
+    """Chooses along one axis by a list of places (`index`, `index_select`); channels only by one that is known."""
     source = node.args[0]
     labels = tracer.labels(source)
     if operator_of(node) == "index_select":
@@ -190,23 +191,44 @@ def indexing(tracer: Tracer, node: fx.Node) -> Labels | None:
         axis, places = named[0], given[named[0]]
         if len(named) > 1 or len(tracer.shape(places)) != 1:
             return None
-    if not tracer.carries(source, axis):
+    carries, chooser = tracer.carries(source, axis), _uncopied(places)
+    values = _numbers(tracer, chooser)
+    if values is None or len(varying(labels)) > 1 or not all(map(_chooses, _readers(chooser))):
+        return tracer.refuse(node, "chosen along channels") if carries else labels
+    chosen_from = np.broadcast_to(labels.reshape(-1) if carries else FIXED, tracer.shape(source)[axis])
+    known = tracer.choices.setdefault(chooser.name, chosen_from)
+    if known.shape != chosen_from.shape or ((known == FIXED) != (chosen_from == FIXED)).any():
+        tracer.protect(known, f"chosen along channels by numbers that choose along another axis, too ({chooser.name})")
+        return tracer.refuse(node, "chosen along channels") if carries else labels
+    tracer.tie(known, chosen_from)
+    if not carries:
         return labels
-    constant = _constant(places)
-    known = tracer.choices.get(constant, labels)
-    if constant not in tracer.program.constants or len(varying(labels)) > 1 or not np.array_equal(known, labels):
-        return tracer.refuse(node, "chosen along channels")
-    values = tracer.program.constants[constant]
-    if values.dtype == torch.bool:
-        return tracer.refuse(node, "chosen along channels")
-    tracer.choices[constant] = labels.reshape(-1)
     chosen = labels.take(values.numpy(), axis=axis)
     tracer.parts.append(chosen.reshape(-1))
     return chosen
 
 
-def _constant(node: Any) -> str:
-    """The name of the constant that a node is a copy of; else its own."""
+def _uncopied(node: fx.Node) -> fx.Node:
+    """The node that a node is a copy of; else itself."""
     while node.op == "call_function" and operator_of(node) in COPIES:
-        node = node.args[0]
-    return str(node.name)
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _readers(node: fx.Node) -> Iterator[fx.Node]:
+    """The nodes that read a node or a copy of it."""
+    for user in node.users:
+        if user.op == "call_function" and operator_of(user) in COPIES:
+            yield from _readers(user)
+        else:
+            yield user
+
+
+def _chooses(node: fx.Node) -> bool:
+    return node.op == "call_function" and operator_of(node) in ("index", "index_select")
+
+
+def _numbers(tracer: Tracer, node: fx.Node) -> Tensor | None:
+    """The whole numbers that a node stands for, if they are known: written into the code, or in a buffer."""
+    values = tracer.program.constants.get(node.name, tracer.program.places.get(node.name))
+    return None if values is None or values.dtype == torch.bool else values

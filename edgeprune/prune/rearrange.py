@@ -45,15 +45,14 @@ def transposition(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def reordering(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Flips or rolls; rolling channels would need another step with every cut."""
+    """Flips or rolls."""
     source, axes = node.args[0], tracer.given(node, "dims")
-    if not axes:
+    if not axes or len(node.all_input_nodes) > 1:
         return None
     labels = tracer.labels(source)
-    carrying = [int(axis) for axis in axes if tracer.carries(source, int(axis))]
-    if carrying and operator_of(node) == "roll":
-        return tracer.refuse(node, "channels put in another order")
-    return np.flip(labels, tuple(carrying)) if carrying else labels
+    if operator_of(node) == "roll":
+        return np.roll(labels, tracer.given(node, "shifts"), axes)
+    return np.flip(labels, axes)
 
 
 def padding(tracer: Tracer, node: fx.Node) -> Labels | None:

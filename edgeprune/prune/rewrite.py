@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from edgeprune.channels import FIXED, ChannelMap
+from edgeprune.channels import FIXED, ChannelMap, Labels
 from edgeprune.program import Program, operator_of
 from edgeprune.prune.operators import CONVOLUTIONS, TRANSPOSED
 
@@ -72,14 +72,50 @@ def rewritten(cutting: Cutting) -> fx.Graph:
 
 
 def renumbered(cutting: Cutting) -> dict[str, Tensor]:
-    """The program's constants; one that chooses channels by number keeps those that stay, by their new numbers."""
+    """The program's constants, with channels counted as they are after the cut.
+
+    Those that stay where a slice takes channels in steps are no longer told by a step, but by a constant of their own.
+    """
     constants = dict(cutting.program.constants)
     for choice in cutting.channel_map.choices:
-        stays = (choice.labels == FIXED) | cutting.alive[choice.labels]
-        old = constants[choice.constant].numpy() % len(stays)
-        new = (np.cumsum(stays) - 1)[old[stays[old]]]
-        constants[choice.constant] = torch.from_numpy(new).to(constants[choice.constant].dtype)
+        if choice.constant:
+            constants[choice.constant] = renumber(constants[choice.constant], choice.labels, cutting.alive)
+    for node in cutting.program.nodes:
+        stays = _taken_in_steps(cutting, node)
+        if stays is not None:
+            start, end, step = (*node.args[2:], *[None] * 3)[:3]
+            taken = torch.arange(len(stays))[start:end:step]
+            constants[_places(node)] = _new_numbers(taken, stays)
     return constants
+
+
+def renumber(numbers: Tensor, labels: Labels, alive: NDArray[np.bool_]) -> Tensor:
+    """Numbers that choose channels: those of the chosen ones that stay, counted among all that stay.
+
+    Args:
+        numbers: whole, [chosen]; negative ones count from the end.
+        labels: the channel of each index that they choose from.
+        alive: which channels stay.
+    """
+    return _new_numbers(numbers, (labels == FIXED) | alive[labels])
+
+
+def _new_numbers(numbers: Tensor, stays: NDArray[np.bool_]) -> Tensor:
+    old = numbers.numpy(force=True) % len(stays)
+    new = (np.cumsum(stays) - 1)[old[stays[old]]]
+    return torch.from_numpy(new).to(numbers)
+
+
+def _taken_in_steps(cutting: Cutting, node: fx.Node) -> NDArray[np.bool_] | None:
+    """Which channels stay of those that a slice takes in steps; None for any other operator."""
+    if operator_of(node) != "slice" or len(node.args) < 5 or node.args[4] == 1:
+        return None
+    return cutting.stays(node.args[0], cutting.axis(node))
+
+
+def _places(node: fx.Node) -> str:
+    """What the constant is called that stands for the step of a slice."""
+    return f"places_of_{node.name}"
 
 
 def _sizes(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
@@ -110,6 +146,11 @@ def _split(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
 
 def _slice(cutting: Cutting, node: fx.Node, copy: fx.Node, first: int = 1) -> None:
     """Where a slice starts and ends; its axis, start and end are the arguments from number `first` on."""
+    if _taken_in_steps(cutting, node) is not None:
+        with copy.graph.inserting_before(next(iter(copy.graph.nodes))):
+            places = copy.graph.placeholder(_places(node))
+        copy.target, copy.args = torch.ops.aten.index_select.default, (copy.args[0], cutting.axis(node), places)
+        return
     stays = cutting.stays(node.args[0], cutting.axis(node, first))
     if stays is not None:
         for place, default in ((first + 1, 0), (first + 2, len(stays))):
@@ -118,6 +159,18 @@ def _slice(cutting: Cutting, node: fx.Node, copy: fx.Node, first: int = 1) -> No
                 index = default if given is None else given
                 assert isinstance(index, int)
                 copy.update_arg(place, int(stays[:index].sum()))
+
+
+def _roll(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
+    """By how much channels are rolled: as many as stay of those that come to the other end."""
+    given: Any = node.args[1:]
+    shifts, now = list(given[0]), {}
+    for place, axis in enumerate(given[1]):
+        stays = now.get(axis, cutting.stays(node.args[0], axis % len(cutting.shape(node))))
+        if stays is not None:
+            now[axis] = np.roll(stays, shift := shifts[place])
+            shifts[place] = int(stays[len(stays) - shift % len(stays) :].sum())
+    copy.update_arg(1, shifts)
 
 
 def _select(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
@@ -161,5 +214,6 @@ _RULES: dict[str, Callable[[Cutting, fx.Node, fx.Node], None]] = {
     "slice": _slice,
     "slice_scatter": partial(_slice, first=2),
     "select": _select,
+    "roll": _roll,
     "group_norm": _norm_groups,
 }

@@ -19,7 +19,7 @@ from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
 from edgeprune.program import capture, may_take_any_size, network_of
-from edgeprune.prune.rewrite import Cutting, renumbered, rewritten
+from edgeprune.prune.rewrite import Cutting, renumber, renumbered, rewritten
 from edgeprune.prune.trace import trace
 from edgeprune.resize import all_tensors, bare_widths
 
@@ -48,6 +48,9 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
         kept = select(tensor, slot, alive)
         if kept is not tensor:
             cut[slot.tensor] = kept
+    for choice in channel_map.choices:
+        if choice.tensor:
+            cut[choice.tensor] = renumber(tensors[choice.tensor], choice.labels, alive)
     smaller = with_tensors(model.module, _all_names(cut, tensors), _bare_widths(model.module, channel_map, alive))
     pruned = replace(model, module=smaller, plans=(*model.plans, plan.fingerprint))
     wanted = replace(model, module=_ignoring(model.module, channel_map, alive))

@@ -80,8 +80,17 @@ def _channel_map(tracer: Tracer, members: Sequence[Members]) -> ChannelMap:
             if name.startswith("p_")
         },
         widths={layer: channels(taken) for layer, taken in tracer.widths.items()},
-        choices=tuple(Choice(name, channels(chosen_from)) for name, chosen_from in tracer.choices.items()),
+        choices=tuple(
+            _choice(tracer.program, name, chosen_from)
+            for name, chosen_from in ((name, channels(found)) for name, found in tracer.choices.items())
+            if (chosen_from != FIXED).any()
+        ),
     )
+
+
+def _choice(program: Program, name: str, chosen_from: Labels) -> Choice:
+    tensor = program.stored.get(name, "")
+    return Choice("" if tensor else name, tensor, chosen_from)
 
 
 def _names(members: Sequence[Members]) -> list[str]:

@@ -69,7 +69,7 @@ class Tracer:
         evens: parts that must stay equally long.
         parts: label arrays of which something must stay.
         grids: labels that change along several axes.
-        choices: constant -> labels of the axis that it chooses channels from.
+        choices: placeholder -> labels of the axis that its numbers choose from.
         widths: layer that has its width as an attribute only -> labels of the channels that it takes.
         noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
