@@ -182,6 +182,7 @@ def indexing(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Chooses along one axis by a list of places (`index`, `index_select`); channels only by one that is known."""
     source = node.args[0]
     labels = tracer.labels(source)
+    places: Any
     if operator_of(node) == "index_select":
         axis, places = tracer.axis(node), node.args[2]
     else:

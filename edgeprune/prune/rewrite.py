@@ -164,7 +164,8 @@ def _slice(cutting: Cutting, node: fx.Node, copy: fx.Node, first: int = 1) -> No
 def _roll(cutting: Cutting, node: fx.Node, copy: fx.Node) -> None:
     """By how much channels are rolled: as many as stay of those that come to the other end."""
     given: Any = node.args[1:]
-    shifts, now = list(given[0]), {}
+    shifts = list(given[0])
+    now: dict[int, NDArray[np.bool_]] = {}
     for place, axis in enumerate(given[1]):
         stays = now.get(axis, cutting.stays(node.args[0], axis % len(cutting.shape(node))))
         if stays is not None:
