@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
 from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.entries import runtimes_of
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
 from edgeprune.bench.single import made_up_images, single_files
@@ -32,6 +33,7 @@ from edgeprune.report.build import machine_name, with_times
 from edgeprune.report.document import Report
 from edgeprune.stats import MIN_ROUNDS
 from edgeprune.target import HOST_THREADS
+from edgeprune.worker.runtimes import RUNTIMES
 
 _TURN_SECONDS = BLOCK_SECONDS + 0.04
 """What a block takes with the pause before it; a slow file's takes longer."""
@@ -44,7 +46,7 @@ class Order:
     Attributes:
         files: one run folder, or model files of which the first is the baseline.
         devices: "local" or "ssh://...", one after the other.
-        runtimes: only files of these; empty for all.
+        runtimes: to measure in: each file in those of them that read its format; empty for each format's default.
         threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
         rounds: blocks of each file; None for the default.
         minutes: about how long on each device, instead.
@@ -78,8 +80,8 @@ class Order:
         if not self.files and not (self.set_up or self.clean):
             raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
         for name in self.runtimes:
-            if name not in RUNTIME_OF_FORMAT.values():
-                raise unknown("--runtime", name, tuple(RUNTIME_OF_FORMAT.values()))
+            if name not in RUNTIMES:
+                raise unknown("--runtime", name, RUNTIMES)
         if self.rounds is not None and self.minutes is not None:
             raise UsageError("--blocks and --minutes exclude each other", fix="Give one of them.")
         if self.rounds is not None and self.rounds < MIN_ROUNDS:
@@ -195,11 +197,11 @@ def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
     """The files of a finished run, and the images they were timed with.
 
     Raises:
-        EdgepruneError: it is no run, a file is missing or has changed, none is of these runtimes, or the samples
-            kept in it cannot be read.
+        EdgepruneError: it is no run, a file is missing or has changed, no runtime reads any, or the samples kept
+            in it cannot be read.
     """
     report = Report.load(folder / "report.json")
-    artifacts = tuple(one for one in report.artifacts if not runtimes or one.runtime in runtimes)
+    artifacts = tuple(one for one in report.artifacts if runtimes_of(one, runtimes))
     if not artifacts:
         raise UsageError("the run has no such files", where=str(folder), fix="Leave --runtime out, or export more.")
     for one in artifacts:
@@ -231,6 +233,8 @@ def _material(order: Order, scratch: Path) -> Material:
             "a run is measured by itself", where=str(folders[0]), fix="Name one run folder, or only model files."
         )
     artifacts = single_files(order.files)
+    if not runtimes_of(artifacts[0], order.runtimes):
+        raise UsageError(f"no --runtime that reads {artifacts[0].format} files", fix="Leave it out.")
     return Material(artifacts, scratch, made_up_images(artifacts[0].input_shape), None)
 
 
@@ -240,8 +244,9 @@ def _measured(order: Order, material: Material, device: str, journal: Journal) -
     rounds = order.rounds or ROUNDS
     if order.minutes is not None:
         rounds = max(MIN_ROUNDS, 2 * round(order.minutes * 60 / turns / 2))
-    here = device == "local"
-    references = {} if here else host_outputs(material.artifacts, material.folder, material.images)
+    # Outputs need no comparison where they are computed as the reference is.
+    same = device == "local" and not order.runtimes
+    references = {} if same else host_outputs(material.artifacts, material.folder, material.images)
     with journal.stage(f"bench {device}") as tick, open_device(device) as transport:
         return measure(
             material.artifacts,
@@ -249,6 +254,7 @@ def _measured(order: Order, material: Material, device: str, journal: Journal) -
             material.images,
             threads,
             transport=transport,
+            runtimes=order.runtimes,
             rounds=rounds,
             seed=order.seed,
             references=references,

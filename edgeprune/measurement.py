@@ -67,7 +67,7 @@ class Measurement:
         role: "baseline" or "pruned".
         format: "onnx" or "tflite".
         precision: "fp32", "fp16" or "int8"; empty for a file that was measured without looking into it.
-        runtime: "onnxruntime" or "litert".
+        runtime: that executed it, a name of `edgeprune.worker.runtimes.RUNTIMES`: "onnxruntime-cuda".
         runtime_version: as the runtime itself says.
         threads: threads the runtime was told to use.
         blocks: the samples, in the order they were taken.
@@ -79,6 +79,8 @@ class Measurement:
         output_sha256: of the bytes of the first output for the first image.
         parity: that output against the same file's on the host: `max_rel` (None if it is not finite), `passed`; empty
             where they were not compared.
+        placement: where its operators were executed, as shares of 1 by the runtime's own name of the place; what the
+            runtime fused into one counts as one. Empty in logs written before it was recorded.
         session: names the interleaved run; only measurements of one session are comparable round by round.
     """
 
@@ -98,6 +100,7 @@ class Measurement:
     warm_up: Mapping[str, Any] = field(default_factory=dict)
     output_sha256: str = ""
     parity: Mapping[str, Any] = field(default_factory=dict)
+    placement: Mapping[str, float] = field(default_factory=dict)
     session: str = ""
 
     @property

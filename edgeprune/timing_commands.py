@@ -17,7 +17,10 @@ _MISSED = 1
 Devices = Annotated[
     list[str] | None, typer.Option(help="local, or ssh://user@host:port; may be repeated. (default: local)")
 ]
-Runtimes = Annotated[str | None, typer.Option(help="Only files of these, e.g. onnxruntime,litert. (default: all)")]
+Runtimes = Annotated[
+    str | None,
+    typer.Option(help="In which to time, e.g. onnxruntime,litert-gpu. (default: each file in its format's own)"),
+]
 Threads = Annotated[str | None, typer.Option(help="e.g. 1,4. (default: 1 and all cores, 4 at most)")]
 Minutes = Annotated[float | None, typer.Option(help="About how long to measure on each device.")]
 Blocks = Annotated[int | None, typer.Option(help="Instead: blocks of each file. (default: 16)")]

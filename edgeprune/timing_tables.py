@@ -99,7 +99,7 @@ def _timed(row: Mapping[str, Any]) -> tuple[str, ...]:
     verdict = pair["verdict"] if pair else "reference" if row["reference"] else "-"
     return (
         Path(row["artifact"]).name,
-        f"{row['runtime']} {row['runtime_version']}",
+        f"{row['runtime']} {row['runtime_version']}{_elsewhere(row['placement'])}",
         str(row["threads"]),
         scaled(row["bytes"], "B"),
         *("-" if functional else significant(row[f"{name}_ms"]) for name in ("p50", "p90", "p99")),
@@ -108,6 +108,14 @@ def _timed(row: Mapping[str, Any]) -> tuple[str, ...]:
         "functional" if functional else verdict,
         f"max|d| {parity['max_abs']:.1e} {'PASS' if parity['passed'] else 'FAIL'}" if parity else "-",
     )
+
+
+def _elsewhere(placement: Mapping[str, float]) -> str:
+    """What the runtime did not execute where it was asked to."""
+    if len(placement) < 2:
+        return ""
+    shares = sorted(placement.items(), key=lambda place: -place[1])
+    return " (" + ", ".join(f"{share:.0%} {name.removesuffix('ExecutionProvider')}" for name, share in shares) + ")"
 
 
 def _machine(device: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ HEALTHY = {
     "governor": "performance",
     "at_start": {"temperature_c": 45.0, "throttled": 0, "load_average": 0.1, "memory_available_bytes": 3e9},
 }
+PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 INSTALLED = {"numpy": "2.4.6", "onnxruntime": "1.31.1", "ai-edge-litert": "2.3.0"}
 
 
@@ -23,7 +24,9 @@ class Told(Scripted):
 
     def __init__(self, facts: dict, *, packages: dict = INSTALLED, free: float = 9e9, name: str = "local") -> None:
         super().__init__({**START, "device": facts}, {"event": "end"}, name=name)
-        self._software = json.dumps({"python": "3.11.2", "packages": packages, "free_bytes": free})
+        self._software = json.dumps(
+            {"python": "3.11.2", "packages": packages, "free_bytes": free, "providers": PROVIDERS}
+        )
 
     def run(self, argv):
         if "-c" in argv:
@@ -40,6 +43,11 @@ def test_of_a_healthy_board_there_is_nothing_to_do():
     rows = found(Told(HEALTHY))
     assert {row.state for name, row in rows.items() if name != "clocks"} == {"ok"}
     assert (rows["temperature"].value, rows["throttle bits"].value) == ("45 C", "0x0")
+
+
+def test_it_says_on_what_onnxruntime_can_execute_there():
+    row = found(Told(HEALTHY))["onnxruntime providers"]
+    assert (row.state, row.value) == ("ok", "CUDAExecutionProvider, CPUExecutionProvider")
 
 
 def test_a_sensor_that_does_not_answer_is_missing_and_not_made_up():

@@ -29,8 +29,14 @@ for name in ("numpy", "onnxruntime", "ai-edge-litert"):
         found[name] = version(name)
     except PackageNotFoundError:
         pass
+providers = []
+if "onnxruntime" in found:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+    providers = onnxruntime.get_available_providers()
 free = shutil.disk_usage(os.path.expanduser("~")).free
-print(json.dumps({"python": platform.python_version(), "packages": found, "free_bytes": free}))
+print(json.dumps({"python": platform.python_version(), "packages": found, "free_bytes": free,
+                  "providers": providers}))
 """
 
 
@@ -76,6 +82,8 @@ def _software(told: Mapping[str, Any], transport: Transport) -> list[Finding]:
         fix = here if local else f"edgeprune bench --setup --device {transport.name}"
         version = told["packages"].get(package)
         found.append(Finding(runtime, "ok", version) if version else Finding(runtime, "missing", "not installed", fix))
+    if told["providers"]:
+        found.append(Finding("onnxruntime providers", "ok", ", ".join(told["providers"])))
     free = told["free_bytes"]
     roomy = free >= _LEAST_FREE_BYTES
     fix = "" if roomy else "Free some space: runtimes and model files need about half a GB."

@@ -7,7 +7,7 @@ import secrets
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from edgeprune.artifact import Artifact
+from edgeprune.bench.entries import Entry, entries
 from edgeprune.bench.reference import parity
 from edgeprune.bench.transport import Transport, pack_worker
 from edgeprune.errors import DataError, DeviceError, MissingExtraError
 from edgeprune.files import output_error, write_json
 from edgeprune.measurement import Block, Measurement, MeasurementLog
 from edgeprune.progress import Tick, silent
+from edgeprune.worker.runtimes import RUNTIMES
 
 LOG_NAME = "measurements.jsonl"
 INPUTS_NAME = "inputs.npy"
@@ -40,15 +42,6 @@ PATIENCE_SECONDS = 300.0
 _PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What the worker calls by an id."""
-
-    id: str
-    artifact: Artifact
-    threads: int
-
-
 def measure(
     artifacts: Sequence[Artifact],
     run: Path,
@@ -56,6 +49,7 @@ def measure(
     threads: tuple[int, ...],
     *,
     transport: Transport,
+    runtimes: Sequence[str] = (),
     rounds: int = ROUNDS,
     block_seconds: float = BLOCK_SECONDS,
     seed: int = 0,
@@ -72,6 +66,7 @@ def measure(
         images: real images as the model wants them, float32 [k, C, H, W], k >= 1; calls take them in turn.
         threads: the thread counts to measure each artifact at.
         transport: the device, entered.
+        runtimes: to measure in, those of them that read the artifact; empty for each format's default.
         rounds: how often every artifact has its turn.
         block_seconds: length of a turn (at least three calls, however long they take).
         seed: of the order within the rounds.
@@ -79,7 +74,7 @@ def measure(
         tick: told of each block.
 
     Returns:
-        One measurement for each artifact and thread count: those of the first thread count first.
+        One measurement for each artifact, runtime and thread count: those of the first thread count first.
 
     Raises:
         DataError: the images do not fit the artifacts.
@@ -88,15 +83,15 @@ def measure(
         OutputError: the run folder or the temporary folder cannot be written.
     """
     _check_images(images, artifacts)
-    entries = _entries(artifacts, threads)
+    asked = entries(artifacts, runtimes, threads)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
-        job = _job(entries, run, rounds, block_seconds, seed) | {"inputs": transport.put(save_inputs(images, scratch))}
+        job = _job(asked, run, rounds, block_seconds, seed) | {"inputs": transport.put(save_inputs(images, scratch))}
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = _worker_command(job, scratch, transport)
         with closing(_events(transport, argv)) as events:
-            return _collect(events, entries, transport, log, rounds, references, tick)
+            return _collect(events, asked, transport, log, rounds, references, tick)
 
 
 def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
@@ -114,19 +109,7 @@ def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
         return {name: value for event in events if event["event"] == "start" for name, value in event["device"].items()}
 
 
-def _entries(artifacts: Sequence[Artifact], threads: Sequence[int]) -> list[_Entry]:
-    """Every artifact at every thread count; a file that is given twice is measured twice, side by side."""
-    found: dict[str, _Entry] = {}
-    for artifact, count in ((artifact, count) for count in threads for artifact in artifacts):
-        name, copies = f"{artifact.path}@{count}", 1
-        while name in found:
-            copies += 1
-            name = f"{artifact.path}@{count}#{copies}"
-        found[name] = _Entry(name, artifact, count)
-    return list(found.values())
-
-
-def _job(entries: Sequence[_Entry], run: Path, rounds: int, block_seconds: float, seed: int) -> dict[str, Any]:
+def _job(asked: Sequence[Entry], run: Path, rounds: int, block_seconds: float, seed: int) -> dict[str, Any]:
     """The job document; its paths are still those of this machine."""
     return {
         "schema": JOB_SCHEMA,
@@ -134,11 +117,11 @@ def _job(entries: Sequence[_Entry], run: Path, rounds: int, block_seconds: float
             {
                 "id": entry.id,
                 "path": str(run / entry.artifact.path),
-                "runtime": entry.artifact.runtime,
+                "runtime": entry.runtime,
                 "threads": entry.threads,
                 "layout": entry.artifact.layout,
             }
-            for entry in entries
+            for entry in asked
         ],
         "rounds": rounds,
         "block_seconds": block_seconds,
@@ -196,7 +179,7 @@ def _events(transport: Transport, argv: Sequence[str]) -> Generator[dict[str, An
 
 def _collect(
     events: Iterator[dict[str, Any]],
-    entries: Sequence[_Entry],
+    asked: Sequence[Entry],
     transport: Transport,
     log: MeasurementLog,
     rounds: int,
@@ -204,11 +187,11 @@ def _collect(
     tick: Tick,
 ) -> tuple[Measurement, ...]:
     """Turn events into measurements, logging each block first."""
-    by_id = {entry.id: entry for entry in entries}
+    by_id = {entry.id: entry for entry in asked}
     session, device, done = secrets.token_hex(8), {}, 0
     found: dict[str, Measurement] = {}
     keys: dict[str, str] = {}
-    tick(0, rounds * len(entries))
+    tick(0, rounds * len(asked))
     for event in events:
         if event["event"] == "start":
             device = event["device"]
@@ -222,14 +205,14 @@ def _collect(
             known = found[name]
             found[name] = replace(known, blocks=(*known.blocks, block), peak_rss_bytes=max(peak, known.peak_rss_bytes))
             done += 1
-            tick(done, rounds * len(entries))
+            tick(done, rounds * len(asked))
         elif event["event"] == "error":
             raise _failure(event, by_id, transport)
-    return tuple(found[entry.id] for entry in entries)
+    return tuple(found[entry.id] for entry in asked)
 
 
 def _begun(
-    entry: _Entry,
+    entry: Entry,
     ready: Mapping[str, Any],
     device: Mapping[str, Any],
     session: str,
@@ -243,7 +226,7 @@ def _begun(
         role=artifact.role,
         format=artifact.format,
         precision=artifact.precision,
-        runtime=artifact.runtime,
+        runtime=entry.runtime,
         runtime_version=ready["runtime_version"],
         threads=entry.threads,
         blocks=(),
@@ -252,20 +235,26 @@ def _begun(
         peak_rss_bytes=0,
         device=device,
         warm_up=ready["warm_up"],
+        placement=ready.get("placement", {}),
         output_sha256=ready["output_sha256"],
-        parity=parity(ready.get("output", ()), references.get(artifact.sha256), artifact.precision),
+        parity=parity(
+            ready.get("output", ()),
+            references.get(artifact.sha256),
+            artifact.precision,
+            accelerator=RUNTIMES[entry.runtime].accelerator,
+        ),
         session=session,
     )
 
 
 def _failure(
-    event: Mapping[str, Any], by_id: Mapping[str, _Entry], transport: Transport
+    event: Mapping[str, Any], by_id: Mapping[str, Entry], transport: Transport
 ) -> DeviceError | MissingExtraError:
     """What an error event means for the user."""
     if not event["missing"]:
         entry = by_id.get(event["entry"])
-        what = f"{entry.artifact.runtime} cannot run {entry.artifact.path}" if entry else "the worker failed"
-        return DeviceError(f"{what}: {event['reason']}", where=transport.name)
+        what = f"{entry.runtime} cannot run {entry.artifact.path}" if entry else "the worker failed"
+        return DeviceError(f"{what}: {event['reason']}", where=transport.name, fix=event["fix"])
     missing = event["missing"]
     if transport.name == "local" and missing == "litert":
         return MissingExtraError("tflite", "running a .tflite file")

@@ -56,6 +56,7 @@ def _row(one: Measurement, artifact: Artifact, trust: str) -> dict[str, Any]:
         "role": one.role,
         "runtime": one.runtime,
         "runtime_version": one.runtime_version,
+        "placement": dict(one.placement),
         "threads": one.threads,
         "bytes": artifact.bytes,
         "parity": asdict(artifact.parity) if artifact.parity else None,

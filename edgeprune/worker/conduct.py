@@ -42,11 +42,12 @@ class EntryError(Exception):
         entry: its id.
         reason: one sentence.
         missing: the runtime that is not installed, if that is it.
+        fix: what to do about it, where that is known.
     """
 
-    def __init__(self, entry: str, reason: str, missing: str = "") -> None:
+    def __init__(self, entry: str, reason: str, missing: str = "", fix: str = "") -> None:
         super().__init__(f"{entry}: {reason}")
-        self.entry, self.reason, self.missing = entry, reason, missing
+        self.entry, self.reason, self.missing, self.fix = entry, reason, missing, fix
 
 
 class Child:
@@ -82,7 +83,7 @@ class Child:
             raise self._death() from None
         reply: dict[str, Any] = json.loads(self._line(operation))
         if "error" in reply:
-            raise EntryError(self._entry, reply["error"])
+            raise EntryError(self._entry, reply["error"], fix=reply["fix"])
         return reply
 
     def _line(self, operation: str) -> bytes:
@@ -128,7 +129,7 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
         for group in groups(job["entries"]):
             _measure_group(group, job, board, began, emit)
     except EntryError as error:
-        emit({"event": "error", "entry": error.entry, "reason": error.reason, "missing": error.missing})
+        emit({"event": "error", **vars(error)})
         return 1
     emit({"event": "end", "sensors": sensors.readings(board)})
     return 0
@@ -152,7 +153,9 @@ def conduct_file(path: str, *, attached: bool) -> int:
         if job.get("schema") != SCHEMA:
             raise ValueError(f"this worker reads jobs of schema {SCHEMA}, this one is of {job.get('schema')}")
     except (OSError, ValueError, AttributeError) as error:
-        _print_event({"event": "error", "entry": "", "reason": f"cannot read the job: {error}", "missing": ""})
+        _print_event(
+            {"event": "error", "entry": "", "reason": f"cannot read the job: {error}", "missing": "", "fix": ""}
+        )
         return 1
     try:
         return conduct(job, _print_event)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.worker import sensors
+from edgeprune.worker.loaded import UnfitError
 from edgeprune.worker.runtimes import RUNTIMES
 
 AT_LEAST_SAMPLES = 3
@@ -50,8 +51,8 @@ class ServedModel:
             layout: of the file's input, "NCHW" or "NHWC".
 
         Returns:
-            load_ns, first_ns, runtime_version; of the first output for the first image output_sha256 (of its bytes)
-            and output (its first `KEPT_OUTPUTS` values).
+            load_ns, first_ns, runtime_version, placement (see `LoadedModel`); of the first output for the first image
+            output_sha256 (of its bytes) and output (its first `KEPT_OUTPUTS` values).
         """
         images = np.load(inputs)
         if layout == "NHWC":
@@ -68,6 +69,7 @@ class ServedModel:
         gc.disable()  # a collection in the middle of a block would be timed as the model's
         digest = hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest()
         told = {"load_ns": load_ns, "first_ns": first_ns, "runtime_version": model.version, "output_sha256": digest}
+        told["placement"] = dict(model.placement())
         return told | {"output": np.asarray(output, np.float64).ravel()[:KEPT_OUTPUTS].tolist()}
 
     def warm_up(self, at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:
@@ -144,7 +146,8 @@ def serve() -> int:
         try:
             reply = operations[request.pop("operation")](**request)
         except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"}
+            reason = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
+            reply = {"error": reason, "fix": getattr(error, "fix", "")}
         replies.write(json.dumps(reply) + "\n")
     return 0
 

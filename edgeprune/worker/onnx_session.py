@@ -1,0 +1,144 @@
+"""ONNX files in onnxruntime, on the processor or on what one of its execution providers drives."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.worker.loaded import LoadedModel, UnfitError
+
+CPU = "CPUExecutionProvider"
+ENGINES = "~/.cache/edgeprune/engines"
+"""Where engines that were built on this machine are kept: building one takes minutes on a Jetson."""
+_NEEDS = {
+    "XnnpackExecutionProvider": "a build of onnxruntime with --use_xnnpack (the wheels on PyPI for Linux have none)",
+    "CUDAExecutionProvider": "onnxruntime-gpu, on a Jetson the wheel NVIDIA makes for its JetPack",
+    "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT, on a Jetson the wheel NVIDIA makes for its JetPack",
+}
+
+
+def load_onnxruntime(path: str, threads: int, provider: str = CPU) -> LoadedModel:
+    """Load an ONNX file into onnxruntime, operators one after another.
+
+    With a provider other than the CPU's the first call is profiled: what onnxruntime then says it executed where is
+    the placement, and without a single operator there it is an error.
+
+    Args:
+        path: the file.
+        threads: for the CPU, or for XNNPACK's own threads.
+        provider: an execution provider; what it cannot execute falls to the CPU's.
+
+    Raises:
+        UnfitError: the provider is not in this build, or its session does not hold it.
+        ValueError: the file's input is of a type that cannot be fed.
+    """
+    # From 1.29 on it tells its makers of every import, and its uploader's thread would be timed too.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    version = str(onnxruntime.__version__)
+    _check_available(provider, onnxruntime.get_available_providers(), version)
+    options = _options(onnxruntime.SessionOptions(), threads, provider)
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
+    if provider != CPU:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(scratch.name) / "placement")
+    session = onnxruntime.InferenceSession(path, options, providers=_providers(provider, threads))
+    session.disable_fallback()
+    if provider not in session.get_providers():
+        scratch.cleanup()
+        raise UnfitError(
+            f"onnxruntime {version} could not start its {provider}: the session holds only "
+            f"{', '.join(session.get_providers())}",
+            f"Is what it needs installed, in matching versions? It takes {_NEEDS[provider]}.",
+        )
+
+    def placement() -> Mapping[str, float]:
+        with scratch:
+            return {CPU: 1.0} if provider == CPU else placed(node_events(Path(session.end_profiling())), provider)
+
+    prepare, run = _calls(session)
+    return LoadedModel(version, prepare, run, placement)
+
+
+def node_events(path: Path) -> list[dict[str, Any]]:
+    """The executed operators in a profile that onnxruntime wrote, in the order they ran, of all calls."""
+    events = json.loads(path.read_text(encoding="utf-8"))
+    found = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    return sorted(found, key=lambda event: int(event["ts"]))
+
+
+def placed(events: list[dict[str, Any]], provider: str) -> dict[str, float]:
+    """The share of the executed operators by provider; what a provider fused into one counts as one.
+
+    Raises:
+        UnfitError: none was executed by `provider`.
+    """
+    counts = Counter(event["args"]["provider"] for event in events)
+    if not counts[provider]:
+        places = ", ".join(f"{count} by {name}" for name, count in counts.items()) or "none at all"
+        raise UnfitError(
+            f"{provider} executed none of the file's operators: {places}",
+            "It does not support this file's operators or number format; leave this --runtime out.",
+        )
+    return {name: count / sum(counts.values()) for name, count in counts.items()}
+
+
+def _check_available(provider: str, available: list[str], version: str) -> None:
+    if provider not in available:
+        raise UnfitError(
+            f"onnxruntime {version} has no {provider} here, only {', '.join(available)}",
+            f"It takes {_NEEDS[provider]}; or leave this --runtime out.",
+        )
+
+
+def _options(options: Any, threads: int, provider: str) -> Any:
+    xnnpack = provider == "XnnpackExecutionProvider"
+    # XNNPACK has threads of its own; onnxruntime's documentation of it asks for one thread and no spinning beside them.
+    options.intra_op_num_threads = 1 if xnnpack else threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if xnnpack:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The pool's threads spin while they wait for work, also after a call has returned, and would steal the cores of
+    # the file that is measured next. This lets them spin within a call and stops them at its end
+    # (onnxruntime_session_options_config_keys.h).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _providers(provider: str, threads: int) -> list[Any]:
+    """The provider asked for, then what it falls back on."""
+    engines = Path(ENGINES).expanduser()
+    if provider == "XnnpackExecutionProvider":
+        return [(provider, {"intra_op_num_threads": str(threads)}), CPU]
+    if provider == "TensorrtExecutionProvider":
+        engines.mkdir(parents=True, exist_ok=True)
+        cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
+        return [(provider, cache), "CUDAExecutionProvider", CPU]
+    return list(dict.fromkeys((provider, CPU)))
+
+
+def _calls(session: Any) -> tuple[Any, Any]:
+    """`prepare` and `run` of a LoadedModel."""
+    name, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
+    dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    if kind not in dtypes:
+        raise ValueError(f"input {name!r} is a {kind}; float and float16 inputs are supported")
+    output = [session.get_outputs()[0].name]
+
+    def prepare(image: np.ndarray) -> Any:
+        return {name: np.ascontiguousarray(image, dtype=dtypes[kind])}
+
+    def run(feed: Any) -> np.ndarray:
+        return np.asarray(session.run(output, feed)[0])
+
+    return prepare, run
