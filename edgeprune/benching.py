@@ -28,71 +28,15 @@ from edgeprune.errors import DataError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement, load_measurements
-from edgeprune.registry import unknown
-from edgeprune.report.build import machine_name, with_times
+from edgeprune.order import Order
+from edgeprune.report.build import bench_report, machine_name, with_times
 from edgeprune.report.document import Report
+from edgeprune.report.parts import RunFacts
 from edgeprune.stats import MIN_ROUNDS
 from edgeprune.target import HOST_THREADS
-from edgeprune.worker.runtimes import RUNTIMES
 
 _TURN_SECONDS = BLOCK_SECONDS + 0.04
 """What a block takes with the pause before it; a slow file's takes longer."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to measure, and how.
-
-    Attributes:
-        files: one run folder, or model files of which the first is the baseline.
-        devices: "local" or "ssh://...", one after the other.
-        runtimes: to measure in: each file in those of them that read its format; empty for each format's default.
-        threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
-        rounds: blocks of each file; None for the default.
-        minutes: about how long on each device, instead.
-        gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
-        set_up: put runtimes on the boards first.
-        clean: remove from the boards what was put there.
-        out: where to keep the samples of single files; None for nowhere.
-        seed: of the order within rounds.
-        command: what the user typed, for the report.
-    """
-
-    files: tuple[Path, ...]
-    devices: tuple[str, ...] = ("local",)
-    runtimes: tuple[str, ...] = ()
-    threads: tuple[int, ...] = ()
-    rounds: int | None = None
-    minutes: float | None = None
-    gate: float | None = None
-    set_up: bool = False
-    clean: bool = False
-    out: Path | None = None
-    seed: int = 0
-    command: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse what cannot be done.
-
-        Raises:
-            UsageError: which option, and what it may be.
-        """
-        if not self.files and not (self.set_up or self.clean):
-            raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
-        for name in self.runtimes:
-            if name not in RUNTIMES:
-                raise unknown("--runtime", name, RUNTIMES)
-        if self.rounds is not None and self.minutes is not None:
-            raise UsageError("--blocks and --minutes exclude each other", fix="Give one of them.")
-        if self.rounds is not None and self.rounds < MIN_ROUNDS:
-            raise UsageError(
-                f"--blocks must be at least {MIN_ROUNDS}, got {self.rounds}", fix="Fewer cannot show any difference."
-            )
-        for option, value in (("--minutes", self.minutes), ("--gate", self.gate)):
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{option} must be above 0, got {value}", fix=f"For example: {option} 1.3")
-        if any(count < 1 for count in self.threads):
-            raise UsageError("--threads must be whole numbers above 0", fix="For example: --threads 1,4")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,12 +126,16 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
             if order.clean:
                 _clean(device, journal)
     measurements = tuple(one for its in found.values() for one in its)
+    found_doubts, comparisons = tuple(doubts(one) for one in measurements), compare(measurements)
+    if material and not material.report and order.out:
+        run = RunFacts(command=_command(order), seed=order.seed, created=_now())
+        bench_report(material.artifacts, measurements, comparisons, found_doubts, run).save(order.out)
     return Benched(
         artifacts=material.artifacts if material else (),
         measurements=measurements,
         asked=tuple(device for device, its in found.items() for _ in its),
-        doubts=tuple(doubts(one) for one in measurements),
-        comparisons=compare(measurements),
+        doubts=found_doubts,
+        comparisons=comparisons,
         gate=order.gate,
         report=_rewritten(order, material) if material and material.report else None,
     )
@@ -289,9 +237,16 @@ def _rewritten(order: Order, material: Material) -> Report:
     }
     kept = tuple(newest.values())
     report = with_times(material.report, kept, compare(kept), [doubts(one) for one in kept])
-    command = shlex.join(order.command or ("edgeprune", *sys.argv[1:]))
-    note = f"Timed again at {datetime.now(UTC).isoformat(timespec='seconds')} by: {command}"
+    note = f"Timed again at {_now()} by: {shlex.join(_command(order))}"
     notes = tuple(line for line in report.run.notes if not line.startswith("Timed again at "))
     report = replace(report, run=replace(report.run, notes=(*notes, note)))
     report.save(material.folder)
     return report
+
+
+def _command(order: Order) -> tuple[str, ...]:
+    return order.command or ("edgeprune", *sys.argv[1:])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,18 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8, all of it or nothing."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several texts in UTF-8, all of them or none.
+
+    Raises:
+        OutputError: the disk is full, or a folder cannot be written.
+    """
+    with ExitStack() as files:
+        # Every file is complete before the first takes its name.
+        for path, text in texts.items():
+            files.enter_context(writing(path)).write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, document: Any) -> None:

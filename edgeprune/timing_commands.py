@@ -43,7 +43,7 @@ def bench(
     ] = None,
     setup: Annotated[bool, typer.Option("--setup", help="Put the runtimes on the board first.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove from the board what --setup put there.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to keep the samples of single files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to keep the samples of single files, with a report.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order of the turns.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -51,8 +51,8 @@ def bench(
 
     A run's report is written anew, the new times beside those of other machines.
     """
-    from edgeprune.benching import Order
     from edgeprune.benching import bench as run
+    from edgeprune.order import Order
     from edgeprune.timing_tables import print_bench
 
     talk = Talk()

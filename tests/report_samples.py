@@ -1,8 +1,11 @@
 """Hand-made reports for the tests of the report."""
 
+import math
+
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
+from edgeprune.report.course import BlockTime, Histogram
 from edgeprune.report.document import Report
 from edgeprune.report.parts import (
     Accuracy,
@@ -47,7 +50,24 @@ def artifact(role: str, kind: str) -> Artifact:
     )
 
 
-def timing(role: str, runtime: str, threads: int, p50: float, trust: str = "ok") -> Timing:
+def histogram(p50: float) -> Histogram:
+    counts = tuple(round(40 * math.exp(-(((at - 14) / 8) ** 2))) for at in range(60))
+    return Histogram(round(0.96 * p50, 6), round(1.14 * p50, 6), counts)
+
+
+def blocks(p50: float, start: float, throttled: bool) -> tuple[BlockTime, ...]:
+    """Sixteen blocks of a board that warms up; throttled, the last eight of them are slow."""
+    found = []
+    for at in range(16):
+        slow = throttled and at > 7
+        milliseconds = round(p50 * (1 + 0.01 * math.sin(2.4 * at) + 0.4 * slow), 6)
+        celsius, clock = round(47 + 2.2 * at, 1), 1000.0 if slow else 1800.0
+        seconds = round(start + 0.28 * at, 3)
+        found.append(BlockTime(at, seconds, milliseconds, celsius, clock, ("THROTTLED",) if slow else ()))
+    return tuple(found)
+
+
+def timing(role: str, runtime: str, threads: int, p50: float, trust: str = "ok", start: float = 0.0) -> Timing:
     spread = [p50 * (0.96 + 0.004 * at + (0.02 if at > 17 else 0)) for at in range(21)]
     return Timing(
         artifact=f"{role}.fp32.{'onnx' if runtime == 'onnxruntime' else 'tflite'}",
@@ -64,6 +84,8 @@ def timing(role: str, runtime: str, threads: int, p50: float, trust: str = "ok")
         peak_rss_bytes=112_000_000,
         device=MACHINE.name,
         trust=trust,
+        histogram=histogram(p50),
+        blocks=blocks(p50, start, trust != "ok"),
     )
 
 
@@ -106,10 +128,10 @@ FULL = Report(
     measurements=(
         timing("baseline", "onnxruntime", 1, 21.4),
         timing("pruned", "onnxruntime", 1, 16.3),
-        timing("baseline", "onnxruntime", 2, 12.5),
-        timing("pruned", "onnxruntime", 2, 9.54),
-        timing("baseline", "litert", 1, 24.9),
-        timing("pruned", "litert", 1, 24.7, "THROTTLED: 8 of 16 blocks"),
+        timing("baseline", "onnxruntime", 2, 12.5, start=5.0),
+        timing("pruned", "onnxruntime", 2, 9.54, start=5.1),
+        timing("baseline", "litert", 1, 24.9, start=10.0),
+        timing("pruned", "litert", 1, 24.7, "THROTTLED: 8 of 16 blocks", start=10.1),
     ),
     comparisons=(
         speed_up("onnxruntime", 1, 1.3124, (1.274, 1.351), "faster"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,11 @@ from test_bench_session import an_artifact
 import edgeprune.benching as benching
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.trust import doubts
-from edgeprune.benching import Order, bench, open_run
+from edgeprune.benching import bench, open_run
 from edgeprune.errors import DataError, DeviceError, EdgepruneError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
+from edgeprune.order import Order
 from edgeprune.report.document import Report
 
 PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cpu": "Cortex-A72", "cores": 4, "machine": "aarch64"}
@@ -174,6 +176,22 @@ def test_single_files_leave_nothing_behind_unless_asked(tmp_path, board):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx"]
     bench(Order(files, threads=(1,), out=tmp_path / "kept"))
     assert len(load_measurements(tmp_path / "kept" / LOG_NAME)) == 2
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {LOG_NAME, "bench.json", "bench.md", "bench.html"}
+    told = json.loads((tmp_path / "kept" / "bench.json").read_text())
+    assert [row["artifact"] for row in told["measurements"]] == ["a.onnx", "b.onnx"]
+    assert told["comparisons"][0]["verdict"] == "faster"
+
+
+def test_a_report_of_emulated_times_shows_none(tmp_path, board):
+    board.facts["emulated"] = True
+    one = an_artifact(tmp_path, "a.onnx")
+    bench(Order((tmp_path / one.path,), threads=(1,), out=tmp_path / "kept"))
+    told = json.loads((tmp_path / "kept" / "bench.json").read_text())
+    assert (told["measurements"], told["comparisons"], told["devices"]) == ([], [], [])
+    assert told["warnings"][0].startswith("EMULATED: the files work on Raspberry Pi 4")
+    page = (tmp_path / "kept" / "bench.html").read_text()
+    assert "Spread of the times" not in page
+    assert not re.search(r"\d ms\b", page)
 
 
 def test_what_is_no_model_file_is_named(tmp_path):

@@ -12,6 +12,7 @@ from edgeprune.bench.trust import doubts
 from edgeprune.measurement import Block, Measurement
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.report.build import Evidence, Pruning, build, machine_name
+from edgeprune.report.course import course
 from edgeprune.report.parts import Layer, Method, Protected
 from edgeprune.target import load_target
 
@@ -85,6 +86,24 @@ def test_percentiles_are_those_of_all_samples():
     assert len(row.quantiles_ms) == 21
     assert (row.quantiles_ms[0], row.quantiles_ms[-1]) == (min(samples) / 1e6, max(samples) / 1e6)
     assert row.quantiles_ms[10] == pytest.approx(row.p50_ms)
+
+
+def test_the_distribution_and_the_course_of_the_samples_come_along():
+    row, one = built().measurements[1], measured("pruned", 15_000_000, PC)
+    assert (row.histogram.from_ms, len(row.histogram.counts)) == (min(one.samples_ns) / 1e6, 60)
+    assert 0.98 * 400 <= sum(row.histogram.counts) <= 400
+    assert [block.round for block in row.blocks] == list(range(8))
+    assert row.blocks[3].p50_ms == one.blocks[3].median_ns / 1e6
+    assert (row.blocks[0].temperature_c, row.blocks[0].clock_mhz) == (None, None)
+
+
+def test_a_block_says_what_befell_it():
+    one = measured("pruned", 15_000_000, PI)
+    seen = [{"temperature_c": 81.0, "frequencies_mhz": [600.0, 1000.0], "throttled": 4 * (at > 6)} for at in range(8)]
+    blocks = tuple(replace(block, sensors=its, started_s=9.5) for block, its in zip(one.blocks, seen, strict=True))
+    found = course(replace(one, blocks=blocks))
+    assert [block.tainted for block in found] == [()] * 7 + [("THROTTLED",)]
+    assert (found[0].started_s, found[0].temperature_c, found[0].clock_mhz) == (9.5, 81.0, 1000.0)
 
 
 def test_a_pc_is_not_the_target():

@@ -10,6 +10,7 @@ from report_samples import FULL
 
 from edgeprune.artifact import Artifact
 from edgeprune.errors import EdgepruneError, OutputError
+from edgeprune.report.course import BlockTime, Histogram
 from edgeprune.report.document import SCHEMA_FILE, Report
 from edgeprune.report.parts import Accuracy, Layer, Method, Shares, SpeedUp, Timing
 
@@ -32,6 +33,11 @@ ACCURACIES = st.builds(
     images=st.integers(1, 10**6),
     top5=st.none() | SHARES,
 )
+BLOCKS = st.builds(
+    BlockTime,
+    *[WHOLE, POSITIVE, POSITIVE, st.none() | POSITIVE, st.none() | POSITIVE],
+    st.lists(TEXT, max_size=2).map(tuple),
+)
 TIMINGS = st.builds(
     Timing,
     threads=st.integers(1, 64),
@@ -41,6 +47,8 @@ TIMINGS = st.builds(
     **dict.fromkeys(("artifact", "runtime", "runtime_version", "device", "trust"), TEXT),
     **dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), POSITIVE),
     peak_rss_bytes=WHOLE,
+    histogram=st.none() | st.builds(Histogram, POSITIVE, POSITIVE, st.lists(WHOLE, max_size=3).map(tuple)),
+    blocks=st.lists(BLOCKS, max_size=3).map(tuple),
 )
 SPEED_UPS = st.builds(
     SpeedUp,

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 from dataclasses import replace
@@ -5,15 +6,19 @@ from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
+import jsonschema
 import pytest
 from report_samples import FULL
 from rich.console import Console
 
 from edgeprune.errors import UsageError
+from edgeprune.report.bench import SCHEMA_FILE, BenchReport
+from edgeprune.report.document import SCHEMA_FILE as RUN_SCHEMA_FILE
 from edgeprune.report.parts import Images, Protected
-from edgeprune.report.render import FILES, RENDERERS, charts
+from edgeprune.report.render import FILES, RENDERERS, bench, charts
 from edgeprune.report.render.markdown import escape
 from edgeprune.report.render.terminal import renderable
+from edgeprune.report.render.timeline import timelines
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 EVIL = "<script>alert(1)</script>|`x`*y*\n# [a](b)"
@@ -55,7 +60,7 @@ def test_an_unknown_format_is_answered_with_the_nearest():
 class Reader(HTMLParser):
     """Collects tags and their attributes, and checks that they nest."""
 
-    VOID = frozenset({"meta", "line", "circle", "rect"})
+    VOID = frozenset({"meta", "line", "circle", "rect", "path"})
 
     def __init__(self, text):
         super().__init__()
@@ -168,9 +173,103 @@ def test_the_layer_chart_scales_to_the_widest():
     assert all(bar.after <= bar.before for bar in chart.bars)
 
 
-def test_times_of_one_setting_share_a_scale_from_zero():
+def test_times_of_one_setting_share_a_scale():
     groups = charts.times(FULL)
     assert [group.label for group in groups] == ["onnxruntime, 1 thread", "onnxruntime, 2 threads", "litert, 1 thread"]
     uncut, pruned = groups[0].rows
     assert (uncut.pruned, pruned.pruned) == (False, True)
-    assert pruned.p50 / uncut.p50 == pytest.approx(16.3 / 21.4, rel=1e-3)
+    for row in (uncut, pruned):
+        assert list(row.strip) == sorted(row.strip)
+        assert row.strip[0] < row.p50 < row.p90 < row.p99 <= 100
+    per_ms = (uncut.p50 - pruned.p50) / (21.4 - 16.3)
+    assert uncut.p90 - uncut.p50 == pytest.approx(per_ms * 0.055 * 21.4, rel=1e-3)
+
+
+def test_one_very_slow_call_does_not_set_the_scale():
+    slow = tuple(replace(one, p99_ms=50 * one.p99_ms) for one in FULL.measurements)
+    uncut, pruned = charts.times(replace(FULL, measurements=slow))[0].rows
+    assert uncut.p99 == pruned.p99 == 100
+    assert uncut.p50 - pruned.p50 > 10
+
+
+def test_the_hill_rises_to_its_top_where_most_calls_are():
+    hill = charts.times(FULL)[0].rows[0].hill
+    assert hill.startswith("M")
+    assert hill.endswith("100Z")
+    heights = [float(place.split()[1]) for place in re.findall(r"L([\d. ]+)", hill)]
+    assert min(heights) == 4
+    assert max(heights) <= 100
+
+
+def test_times_through_the_run_have_temperature_and_clock_on_the_same_axis():
+    whole = timelines(FULL)
+    assert [group.label for group in whole] == ["onnxruntime, 1 thread", "onnxruntime, 2 threads", "litert, 1 thread"]
+    group = whole[2]
+    assert [row.label for row in group.rows] == [
+        "baseline.fp32.tflite",
+        "pruned.fp32.tflite",
+        "temperature",
+        "clock",
+    ]
+    uncut, pruned, temperature, clock = group.rows
+    assert (temperature.text, clock.text) == ("47 to 80 C", "1000 to 1800 MHz")
+    assert [bool(point.why) for point in pruned.points] == [False] * 8 + [True] * 8
+    assert (uncut.remark, pruned.remark) == ("", "THROTTLED: 8 of 16")
+    assert max(point.height for point in pruned.points[8:]) < min(point.height for point in pruned.points[:8])
+    assert (group.unit, group.missing) == ("s", "")
+    assert float(group.ticks[0].text) >= 9
+    assert [point.at for point in uncut.points] == sorted(point.at for point in uncut.points)
+
+
+def test_a_machine_without_sensors_is_said_to_have_none():
+    blind = tuple(
+        replace(one, blocks=tuple(replace(block, temperature_c=None, clock_mhz=None) for block in one.blocks))
+        for one in FULL.measurements
+    )
+    group = timelines(replace(FULL, measurements=blind))[0]
+    assert group.missing == "This machine does not tell its temperature and clock."
+    assert [row.kind for row in group.rows] == ["uncut", "pruned"]
+
+
+def test_a_long_run_is_drawn_in_minutes():
+    long = tuple(
+        replace(one, blocks=tuple(replace(block, started_s=50 * block.started_s) for block in one.blocks))
+        for one in FULL.measurements
+    )
+    assert timelines(replace(FULL, measurements=long))[0].unit == "min"
+
+
+def test_measurements_of_before_blocks_were_known_have_no_timeline():
+    old = tuple(replace(one, blocks=(), histogram=None) for one in FULL.measurements)
+    report = replace(FULL, measurements=old)
+    assert timelines(report) == ()
+    assert "Times through the run" not in draw("html", report)
+
+
+SINGLE = BenchReport(
+    FULL.edgeprune_version, FULL.artifacts, FULL.devices, FULL.measurements, FULL.comparisons, FULL.run
+)
+
+
+@pytest.mark.parametrize("report", [SINGLE, replace(SINGLE, devices=(), measurements=(), comparisons=())])
+def test_the_report_of_single_files_is_drawn_in_every_format(report):
+    page = Reader(bench.html(report))
+    assert page.open == []
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "a", "object"}
+    assert ("Times through the run" in "".join(page.text)) == bool(report.measurements)
+    assert bench.markdown(report).startswith("# pruned.fp32.onnx, ")
+    jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text())).validate(json.loads(bench.json(report)))
+
+
+def test_text_of_the_user_cannot_become_html_in_the_report_of_single_files():
+    evil = evil_report()
+    report = replace(SINGLE, artifacts=evil.artifacts, measurements=evil.measurements, run=evil.run)
+    assert "<script" not in bench.html(report)
+    assert not re.search(r"(?m)^[^ \n].*<script", bench.markdown(report))
+
+
+def test_the_schema_of_single_files_is_that_of_runs_where_they_share_fields():
+    single = json.loads(SCHEMA_FILE.read_text())
+    whole = json.loads(RUN_SCHEMA_FILE.read_text())
+    assert single["properties"] == {name: whole["properties"][name] for name in single["properties"]}
+    assert single["$defs"].items() <= whole["$defs"].items()

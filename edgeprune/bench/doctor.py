@@ -13,7 +13,8 @@ from typing import Any, Literal
 from edgeprune.artifact import RUNTIME_OF_FORMAT
 from edgeprune.bench.session import device_facts
 from edgeprune.bench.transport import Transport
-from edgeprune.bench.trust import BUSY_CORES, HOT_START_C, Reason
+from edgeprune.bench.trust import HOT_START_C, Reason
+from edgeprune.worker.taint import BUSY_CORES
 
 State = Literal["ok", "warning", "missing"]
 

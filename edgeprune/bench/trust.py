@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 
 from edgeprune.measurement import Block, Measurement
-from edgeprune.stats import MIN_ROUNDS, median, robust_spread
+from edgeprune.stats import MIN_ROUNDS, robust_spread
+from edgeprune.worker import taint
 
 NOISY_SPREAD = 0.10
 """Block medians that spread by more than this (1.4826 * MAD / median) are noisy.
@@ -18,19 +18,11 @@ pyperf calls a benchmark possibly unstable from a standard deviation of 10 % of 
 coefficient of variation of 2.5 % already, on a GPU of its own; a CPU shared with a system passes that often, and the
 paired ratio does not suffer from it.
 """
-BUSY_CORES = 0.25
-"""CPU time other processes may use during a block, in cores. Our own choice: a quarter of a core."""
-CLOCK_CHANGE = 0.05
-"""A block whose fastest core's clock is this share away from the run's usual one ran at another clock. Our own choice:
-half of the smallest speed-up that is worth a cut."""
 HOT_START_C = 65.0
 """A CPU this hot before the run will soon be slowed: Raspberry Pi firmware begins at 80 C (on a 3B+ at 60 C)."""
 MOST_TAINTED = 1 / 3
 """If more of the blocks than this are tainted, the clean ones are no fair choice of them either: the run is
 untrusted."""
-
-_UNDER_VOLTAGE, _SLOWED = 0x1, 0xE  # bits of get_throttled: under-voltage; clock capped, throttled, soft limit
-_STICKY = 16  # bits 16 to 19: the same as 0 to 3, at any time since boot (Raspberry Pi documentation, get_throttled)
 
 
 @dataclass(frozen=True)
@@ -109,26 +101,8 @@ def clean_blocks(measurement: Measurement) -> tuple[Block, ...]:
 
 def tainted(measurement: Measurement) -> Mapping[Reason, set[int]]:
     """What befell which blocks, by their places in `measurement.blocks`."""
-    blocks = measurement.blocks
-    thrown = _throttled_now(measurement)
-    clocks = [max(block.sensors.get("frequencies_mhz") or [0.0]) for block in blocks]
-    usual = median([clock for clock in clocks if clock] or [0.0])
-    found = {
-        Reason.THROTTLED: {at for at, bits in enumerate(thrown) if bits & _SLOWED},
-        Reason.UNDER_VOLTAGE: {at for at, bits in enumerate(thrown) if bits & _UNDER_VOLTAGE},
-        Reason.CLOCK_CHANGED: {
-            at for at, clock in enumerate(clocks) if clock and abs(clock - usual) > CLOCK_CHANGE * usual
-        },
-        Reason.BUSY: {at for at, block in enumerate(blocks) if block.sensors.get("other_cores", 0.0) > BUSY_CORES},
-    }
-    return {kind: places for kind, places in found.items() if places}
-
-
-def _throttled_now(measurement: Measurement) -> list[int]:
-    """Bits 0 to 3 for each block: what holds at its end, and what came up since the reading before it."""
-    before = int(measurement.device.get("at_start", {}).get("throttled", 0))
-    read = [before, *(int(block.sensors.get("throttled", 0)) for block in measurement.blocks)]
-    return [(now | (now & ~last) >> _STICKY) & 0xF for last, now in pairwise(read)]
+    found = taint.tainted([block.sensors for block in measurement.blocks], measurement.device.get("at_start", {}))
+    return {Reason[name]: places for name, places in found.items()}
 
 
 def _stains(measurement: Measurement, stained: Mapping[Reason, set[int]]) -> dict[Reason, str]:

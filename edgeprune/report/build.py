@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Protocol
 
 from edgeprune import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.measurement import Measurement
 from edgeprune.plan import Cost, PruningPlan
+from edgeprune.report.bench import BenchReport
+from edgeprune.report.course import course, histogram
 from edgeprune.report.document import Report
 from edgeprune.report.parts import (
     Accuracy,
@@ -165,18 +168,50 @@ def with_times(
         comparisons: of these measurements.
         doubts: what speaks against each measurement.
     """
-    names = _names(report.artifacts, measurements)
-    emulated = dict.fromkeys(machine_name(one.device) for one in measurements if one.emulated)
-    told = tuple(f"EMULATED: the files work on {name}; times taken there are not shown" for name in emulated)
+    fields = _times(_names(report.artifacts, measurements), report.target, measurements, comparisons, doubts)
+    told = _emulated(measurements)
     kept = tuple(warning for warning in report.run.warnings if not warning.startswith("EMULATED: "))
-    timed = [(one, its) for one, its in zip(measurements, doubts, strict=True) if not one.emulated]
-    return replace(
-        report,
-        devices=_machines([one for one, _ in timed], report.target),
-        measurements=tuple(_timing(one, its, names) for one, its in timed),
-        comparisons=tuple(_speed_up(one, names) for one in comparisons),
-        run=replace(report.run, warnings=(*kept, *told)),
+    return replace(report, **fields, run=replace(report.run, warnings=(*kept, *told)))
+
+
+def bench_report(
+    artifacts: Sequence[Artifact],
+    measurements: Sequence[Measurement],
+    comparisons: Sequence[Compared],
+    doubts: Sequence[Sequence[Doubted]],
+    run: RunFacts,
+) -> BenchReport:
+    """The report of files that are of no run, called by their names where these tell them apart."""
+    plain = [PurePath(artifact.path).name for artifact in artifacts]
+    called = tuple(
+        replace(one, path=name if plain.count(name) == 1 else one.path)
+        for one, name in zip(artifacts, plain, strict=True)
     )
+    names = {one.path: other.path for one, other in zip(artifacts, called, strict=True)}
+    fields = _times(names, None, measurements, comparisons, doubts)
+    run = replace(run, warnings=(*run.warnings, *_emulated(measurements)))
+    return BenchReport(edgeprune_version=__version__, artifacts=called, run=run, **fields)
+
+
+def _emulated(measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    names = dict.fromkeys(machine_name(one.device) for one in measurements if one.emulated)
+    return tuple(f"EMULATED: the files work on {name}; times taken there are not shown" for name in names)
+
+
+def _times(
+    names: Mapping[str, str],
+    target: Board | None,
+    measurements: Sequence[Measurement],
+    comparisons: Sequence[Compared],
+    doubts: Sequence[Sequence[Doubted]],
+) -> dict[str, Any]:
+    """What a report says of times; of emulated ones, nothing."""
+    timed = [(one, its) for one, its in zip(measurements, doubts, strict=True) if not one.emulated]
+    return {
+        "devices": _machines([one for one, _ in timed], target),
+        "measurements": tuple(_timing(one, its, names) for one, its in timed),
+        "comparisons": tuple(_speed_up(one, names) for one in comparisons),
+    }
 
 
 def machine_name(facts: Mapping[str, Any]) -> str:
@@ -188,13 +223,12 @@ def machine_name(facts: Mapping[str, Any]) -> str:
 
 
 def _names(artifacts: Sequence[Artifact], measurements: Sequence[Measurement]) -> dict[str, str]:
-    """What an artifact may be called by (its hash, the path it was measured at) to its path in the run folder."""
+    """The path a file was measured at to its path in the run folder; their hashes tell which is which."""
     names = {artifact.sha256: artifact.path for artifact in artifacts}
-    paths = {one.path: names.get(one.artifact, one.path) for one in measurements}
-    return {**names, **paths}
+    return {one.path: names.get(one.artifact, one.path) for one in measurements}
 
 
-def _machines(measurements: Sequence[Measurement], target: Board) -> tuple[Machine, ...]:
+def _machines(measurements: Sequence[Measurement], target: Board | None) -> tuple[Machine, ...]:
     machines = {}
     for one in measurements:
         # The sensors before the run belong to the measurement, not to the machine.
@@ -204,9 +238,9 @@ def _machines(measurements: Sequence[Measurement], target: Board) -> tuple[Machi
     return tuple(machines.values())
 
 
-def _is_target(facts: Mapping[str, Any], target: Board) -> bool:
+def _is_target(facts: Mapping[str, Any], target: Board | None) -> bool:
     """Whether a machine is the target: it is the host and the host was asked for, or the board says its name."""
-    if facts.get("emulated"):
+    if facts.get("emulated") or target is None:
         return False
     return target.name == _HOST or target.title.casefold() in str(facts.get("model", "")).casefold()
 
@@ -214,7 +248,7 @@ def _is_target(facts: Mapping[str, Any], target: Board) -> bool:
 def _timing(one: Measurement, doubts: Sequence[Doubted], names: Mapping[str, str]) -> Timing:
     samples = one.samples_ns
     return Timing(
-        artifact=names.get(one.artifact, one.path),
+        artifact=names.get(one.path, one.path),
         runtime=one.runtime,
         runtime_version=one.runtime_version,
         threads=one.threads,
@@ -229,6 +263,8 @@ def _timing(one: Measurement, doubts: Sequence[Doubted], names: Mapping[str, str
         device=machine_name(one.device),
         trust=str(doubts[0]) if doubts and doubts[0].fatal else "ok",
         warnings=tuple(map(str, doubts)),
+        histogram=histogram(one),
+        blocks=course(one),
     )
 
 

@@ -7,13 +7,12 @@ History of the schema number:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
-from edgeprune.files import read_json, writing
+from edgeprune.files import read_json, write_texts
 from edgeprune.report.parts import (
     Accuracy,
     Board,
@@ -91,10 +90,7 @@ class Report:
             OutputError: the disk is full, or the folder cannot be written.
         """
         texts = {run / name: RENDERERS.load(renderer)(self) for name, renderer in FILES.items()}
-        with ExitStack() as files:
-            # Every file is complete before the first takes its name.
-            for path, text in texts.items():
-                files.enter_context(writing(path)).write_text(text, encoding="utf-8")
+        write_texts(texts)
         return tuple(texts)
 
     @classmethod

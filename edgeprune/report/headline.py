@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeprune.report.document import Report
 from edgeprune.report.numbers import bounds, count, kept, scaled, share, significant, speed_up, times
 from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.timed import Timed
 
 _METRICS = {"top1": "Top-1", "agreement": "Agreement with the uncut model"}
 
@@ -114,7 +115,7 @@ def setting(comparison: SpeedUp, device: str = "") -> str:
     return f"{comparison.runtime}, {threads(comparison.threads)}{f' on {device}' if device else ''}"
 
 
-def short_name(device: str, report: Report) -> str:
+def short_name(device: str, report: Timed) -> str:
     """A machine's name without what no other machine of the report makes needful: "Raspberry Pi 4 Model B Rev 1.4"."""
     short = device.partition(",")[0]
     alike = [other for other in report.devices if other.name.partition(",")[0] == short]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
+from edgeprune.report.course import BlockTime, Histogram
 
 Verdict = Literal["faster", "slower", "no significant difference"]
 _Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
@@ -171,6 +172,8 @@ class Timing:
         device: name of the machine, one of the report's devices.
         trust: "ok", or why the numbers should not be relied on ("THROTTLED: ...").
         warnings: what was noticed while measuring, each beginning with the name of its kind.
+        histogram: how the samples are distributed; None if not known.
+        blocks: how the times went through the run; empty if not known.
     """
 
     artifact: str
@@ -188,6 +191,8 @@ class Timing:
     device: str
     trust: str
     warnings: tuple[str, ...] = ()
+    histogram: Histogram | None = None
+    blocks: tuple[BlockTime, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from edgeprune.report.document import Report
 from edgeprune.report.headline import doubt, metric_name, short_name
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
 from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.timed import Timed
 from edgeprune.report.wording import budget
 
 _INTERVALS = "Numbers in brackets are 95 % intervals."
@@ -64,7 +65,7 @@ def tables(report: Report) -> dict[str, Table]:
     return {table.key: table for table in drawn if table.rows}
 
 
-def speed(report: Report) -> Table:
+def speed(report: Timed) -> Table:
     """One row for each artifact, runtime, number of threads and machine: percentiles, speed-up, verdict."""
     sizes = {artifact.path: artifact.bytes for artifact in report.artifacts}
     found = {(row.candidate, row.runtime, row.threads, row.device): row for row in report.comparisons}

@@ -9,6 +9,7 @@ from edgeprune.report.document import Report
 from edgeprune.report.headline import place, threads
 from edgeprune.report.numbers import count
 from edgeprune.report.parts import Method
+from edgeprune.report.timed import Timed
 
 _MOST_NAMES = 10
 
@@ -18,7 +19,7 @@ def context(report: Report) -> list[str]:
     return [_timed(report), *_images(report), *report.run.notes]
 
 
-def warnings(report: Report) -> list[str]:
+def warnings(report: Timed) -> list[str]:
     """What the run warned of, then why measurements should not be relied on, each reason once."""
     found: dict[str, list[tuple[str, str]]] = {}
     for timing in report.measurements:
@@ -29,7 +30,7 @@ def warnings(report: Report) -> list[str]:
     return list(dict.fromkeys([*report.run.warnings, *(_doubt(*told, of=report) for told in found.values())]))
 
 
-def _doubt(*told: tuple[str, str], of: Report) -> str:
+def _doubt(*told: tuple[str, str], of: Timed) -> str:
     """One reason to doubt measurements: which one, or how many and an example."""
     where, text = told[0]
     if len(told) == 1:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import accuracy, figures, notices, speed
 from edgeprune.report.render import charts
+from edgeprune.report.render.timeline import timelines
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import command_line, context, facts, warnings
-
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def render(report: Report) -> str:
     """The report as HTML; text from the user is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return page(
+        "report.html.j2",
         report=report,
         headline=(speed(report), accuracy(report)),
         figures=figures(report),
@@ -31,7 +26,23 @@ def render(report: Report) -> str:
         tables=tables(report),
         speed_chart=charts.speed(report),
         time_chart=charts.times(report),
+        timelines=timelines(report),
         width_chart=charts.widths(report),
         command=command_line(report),
         facts=facts(report),
     )
+
+
+def page(template: str, **values: Any) -> str:
+    """A template of this folder, filled in; values are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**values)

@@ -18,11 +18,11 @@ def render(report: Report) -> str:
     title = f"# {escape(report.model.name)}, pruned for {escape(report.target.title)}"
     blocks = [title, *(f"**{escape(sentence)}**" for sentence in (speed(report), accuracy(report)))]
     blocks += [f"> {escape(notice)}" for notice in notices(report)]
-    blocks += ["## What was measured", _bullets(context(report))]
-    blocks += _list("Warnings", warnings(report))
-    for table in tables(report).values():
-        blocks += [f"## {table.title}", _table(table), *([escape(table.note)] if table.note else [])]
-    blocks += _list(f"About {escape(report.target.title)}", list(report.target.warnings))
+    blocks += ["## What was measured", bullets(context(report))]
+    blocks += listed("Warnings", warnings(report))
+    for drawn in tables(report).values():
+        blocks += [f"## {drawn.title}", table(drawn), *([escape(drawn.note)] if drawn.note else [])]
+    blocks += listed(f"About {escape(report.target.title)}", list(report.target.warnings))
     return "\n\n".join([*blocks, *_reproduce(report)]) + "\n"
 
 
@@ -33,22 +33,25 @@ def escape(text: str) -> str:
     return _OPENING.sub(r"\1\\", plain)
 
 
-def _bullets(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
+    """A list, one line each."""
     return "\n".join(f"- {escape(line)}" for line in lines)
 
 
-def _list(title: str, lines: list[str]) -> list[str]:
-    return [f"## {title}", _bullets(lines)] if lines else []
+def listed(title: str, lines: list[str]) -> list[str]:
+    """A list under a heading; nothing where it is empty."""
+    return [f"## {title}", bullets(lines)] if lines else []
 
 
-def _table(table: Table) -> str:
-    heads = [column.title for column in table.columns]
-    rules = ["---:" if column.number else "---" for column in table.columns]
-    rows = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in table.rows)]
+def table(drawn: Table) -> str:
+    """A table, bars in its cells escaped."""
+    heads = [column.title for column in drawn.columns]
+    rules = ["---:" if column.number else "---" for column in drawn.columns]
+    rows = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in drawn.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _reproduce(report: Report) -> list[str]:
     # Indented, not fenced: no text can close it.
     command = "\n".join(f"    {line}" for line in command_line(report).splitlines())
-    return ["## How to reproduce", command, _bullets(facts(report))]
+    return ["## How to reproduce", command, bullets(facts(report))]

@@ -1,0 +1,67 @@
+"""Order: what `bench` was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.errors import UsageError
+from edgeprune.registry import unknown
+from edgeprune.stats import MIN_ROUNDS
+from edgeprune.worker.runtimes import RUNTIMES
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to measure, and how.
+
+    Attributes:
+        files: one run folder, or model files of which the first is the baseline.
+        devices: "local" or "ssh://...", one after the other.
+        runtimes: to measure in: each file in those of them that read its format; empty for each format's default.
+        threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
+        rounds: blocks of each file; None for the default.
+        minutes: about how long on each device, instead.
+        gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
+        set_up: put runtimes on the boards first.
+        clean: remove from the boards what was put there.
+        out: where to keep the samples of single files and a report of them; None for nowhere.
+        seed: of the order within rounds.
+        command: what the user typed, for the report.
+    """
+
+    files: tuple[Path, ...]
+    devices: tuple[str, ...] = ("local",)
+    runtimes: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    rounds: int | None = None
+    minutes: float | None = None
+    gate: float | None = None
+    set_up: bool = False
+    clean: bool = False
+    out: Path | None = None
+    seed: int = 0
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            UsageError: which option, and what it may be.
+        """
+        if not self.files and not (self.set_up or self.clean):
+            raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
+        for name in self.runtimes:
+            if name not in RUNTIMES:
+                raise unknown("--runtime", name, RUNTIMES)
+        if self.rounds is not None and self.minutes is not None:
+            raise UsageError("--blocks and --minutes exclude each other", fix="Give one of them.")
+        if self.rounds is not None and self.rounds < MIN_ROUNDS:
+            raise UsageError(
+                f"--blocks must be at least {MIN_ROUNDS}, got {self.rounds}", fix="Fewer cannot show any difference."
+            )
+        for option, value in (("--minutes", self.minutes), ("--gate", self.gate)):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{option} must be above 0, got {value}", fix=f"For example: {option} 1.3")
+        if any(count < 1 for count in self.threads):
+            raise UsageError("--threads must be whole numbers above 0", fix="For example: --threads 1,4")
