@@ -47,13 +47,10 @@ def load_onnxruntime(path: str, threads: int, provider: str = CPU) -> LoadedMode
     _check_available(provider, onnxruntime.get_available_providers(), version)
     options = _options(onnxruntime.SessionOptions(), threads, provider)
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
-    if provider != CPU:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(scratch.name) / "placement")
+    scratch = _profiled(options) if provider != CPU else None
     session = onnxruntime.InferenceSession(path, options, providers=_providers(provider, threads))
     session.disable_fallback()
-    if provider not in session.get_providers():
+    if scratch and provider not in session.get_providers():
         scratch.cleanup()
         raise UnfitError(
             f"onnxruntime {version} could not start its {provider}: the session holds only "
@@ -62,8 +59,10 @@ def load_onnxruntime(path: str, threads: int, provider: str = CPU) -> LoadedMode
         )
 
     def placement() -> Mapping[str, float]:
+        if not scratch:
+            return {CPU: 1.0}
         with scratch:
-            return {CPU: 1.0} if provider == CPU else placed(node_events(Path(session.end_profiling())), provider)
+            return placed(node_events(Path(session.end_profiling())), provider)
 
     prepare, run = _calls(session)
     return LoadedModel(version, prepare, run, placement)
@@ -113,6 +112,14 @@ def _options(options: Any, threads: int, provider: str) -> Any:
     # (onnxruntime_session_options_config_keys.h).
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def _profiled(options: Any) -> tempfile.TemporaryDirectory[str]:
+    """Switch profiling on; the folder the profile will be in."""
+    scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(scratch.name) / "placement")
+    return scratch
 
 
 def _providers(provider: str, threads: int) -> list[Any]:
