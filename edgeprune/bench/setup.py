@@ -62,7 +62,7 @@ def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = la
     names = list(dict.fromkeys(package for runtime in runtimes for package in PACKAGES[runtime]))
     with _board(device) as ssh, tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         say(f"{ssh.name}: {ssh.board.machine}, Python {'.'.join(map(str, ssh.board.version))}")
-        wheels = _download(ssh.board, names, Path(folder), ssh.name)
+        wheels = download(ssh.board, names, Path(folder), ssh.name)
         digests = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
         say(f"{len(wheels)} wheels, {sum(wheel.stat().st_size for wheel in wheels) / 1e6:.0f} MB")
         key = json.dumps([digests, ssh.board.version, ssh.board.system_python])
@@ -98,7 +98,7 @@ def _board(text: str) -> Ssh:
     return Ssh(device)
 
 
-def _download(board: Board, names: Sequence[str], folder: Path, device: str) -> list[Path]:
+def download(board: Board, names: Sequence[str], folder: Path, device: str) -> list[Path]:
     """Fetch the wheels for a board.
 
     Raises:
