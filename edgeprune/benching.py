@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
 from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.device import SshDevice, parse_device
 from edgeprune.bench.entries import runtimes_of
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
@@ -187,7 +188,7 @@ def _material(order: Order, scratch: Path) -> Material:
 
 
 def _measured(order: Order, material: Material, device: str, journal: Journal) -> tuple[Measurement, ...]:
-    threads = order.threads or (_own_threads() if device == "local" else (1, 4))
+    threads = order.threads or ((1, 4) if isinstance(parse_device(device), SshDevice) else _own_threads())
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
     if order.minutes is not None:

@@ -15,7 +15,10 @@ from edgeprune.terminal import Talk
 _MISSED = 1
 
 Devices = Annotated[
-    list[str] | None, typer.Option(help="local, or ssh://user@host:port; may be repeated. (default: local)")
+    list[str] | None,
+    typer.Option(
+        help="local, ssh://user@host:port, docker://IMAGE or podman://IMAGE; may be repeated. (default: local)"
+    ),
 ]
 Runtimes = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.bench.device import LocalDevice, SshDevice, parse_device
+from edgeprune.bench.device import ContainerDevice, LocalDevice, SshDevice, parse_device
 from edgeprune.bench.transport import Local, open_device
 from edgeprune.errors import DeviceError, UsageError
 
@@ -86,6 +86,9 @@ def test_files_are_put_where_they_are_and_got_by_copy(tmp_path):
         ("ssh://pi@10.0.0.7", SshDevice("10.0.0.7", "pi")),
         ("ssh://pi@board_1:2222", SshDevice("board_1", "pi", 2222)),
         ("ssh://[fe80::1%eth0]:22", SshDevice("fe80::1%eth0", port=22)),
+        ("docker://python", ContainerDevice("docker", "python")),
+        ("podman://localhost:5000/a/b__c.d:1.2-x", ContainerDevice("podman", "localhost:5000/a/b__c.d:1.2-x")),
+        (f"docker://Reg.io/a@sha256:{'0a' * 32}", ContainerDevice("docker", f"Reg.io/a@sha256:{'0a' * 32}")),
     ],
 )
 def test_a_device_string_is_read_and_written_back(text, device):
@@ -115,6 +118,21 @@ def test_a_device_string_is_read_and_written_back(text, device):
         "ssh://host/etc",
         "ssh://[::1",
         "ssh://höst",
+        "docker://",
+        "docker://--privileged",
+        "docker://-v=/:/host",
+        "docker://a --privileged",
+        "docker://a\n",
+        "docker://a/../b",
+        "docker://a//b",
+        "docker://Upper",
+        "docker://a:",
+        "docker://a:-x",
+        "docker://a@sha256:1",
+        "docker:///etc",
+        "podman://$(reboot)",
+        "podman://a;reboot",
+        "containerd://a",
     ],
 )
 def test_a_device_string_cannot_carry_options_or_commands(text):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeprune.artifact import RUNTIME_OF_FORMAT
+from edgeprune.bench.device import how_to_install
 from edgeprune.bench.session import device_facts
 from edgeprune.bench.transport import Transport
 from edgeprune.bench.trust import HOT_START_C, Reason
@@ -75,12 +76,11 @@ def examine(transport: Transport) -> tuple[Finding, ...]:
 
 
 def _software(told: Mapping[str, Any], transport: Transport) -> list[Finding]:
-    local = transport.name == "local"
     found = [Finding("python", "ok", told["python"])]
     for runtime in RUNTIME_OF_FORMAT.values():
         package = _PACKAGES[runtime]
-        here = f"pip install {package}" if runtime == "onnxruntime" else "pip install 'edgeprune[tflite]'"
-        fix = here if local else f"edgeprune bench --setup --device {transport.name}"
+        tflite_here = transport.name == "local" and runtime == "litert"
+        fix = "pip install 'edgeprune[tflite]'" if tflite_here else how_to_install(package, transport.name)
         version = told["packages"].get(package)
         found.append(Finding(runtime, "ok", version) if version else Finding(runtime, "missing", "not installed", fix))
     if told["providers"]:

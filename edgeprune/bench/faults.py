@@ -1,11 +1,11 @@
-"""What ssh and the board say when something fails, in words that say what to do."""
+"""What ssh, the board and container engines say when something fails, in words that say what to do."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
 
-from edgeprune.bench.device import SshDevice
+from edgeprune.bench.device import ContainerDevice, SshDevice
 from edgeprune.errors import DeviceError
 
 # (what is said, what is wrong, what to do); the first that is found counts. {name} is the device, {ssh} what to type
@@ -47,6 +47,25 @@ _FAULTS = (
 )
 _EXIT_OF_SSH = 255
 
+# The same for docker and podman; {engine} and {image} are those asked for.
+_ENGINE_FAULTS = (
+    ("Cannot connect to the Docker daemon", "the docker daemon does not run", "sudo systemctl start docker"),
+    ("Cannot connect to Podman", "podman's virtual machine does not run", "podman machine start"),
+    (
+        "permission denied while trying to connect",
+        "you may not use docker",
+        "sudo usermod -aG docker $USER, then log in again; or use podman.",
+    ),
+    ("o such image", "there is no such image here", "Nothing is downloaded unasked: {engine} pull {image}"),
+    ("image not known", "there is no such image here", "Nothing is downloaded unasked: {engine} pull {image}"),
+    ("exec python3 failed", "there is no python3 in the image", "In its Dockerfile: FROM python:3.11-slim"),
+    ("failed to exec pid1", "there is no python3 in the image", "In its Dockerfile: FROM python:3.11-slim"),
+    ("xec format error", "the image is for another kind of processor", "Take the image for this machine's."),
+    ("python3 is too old", "{said}", "edgeprune needs Python 3.9 or newer as python3 in the image."),
+    ("No module named 'numpy'", "numpy is not installed there", "In its Dockerfile: RUN pip install numpy"),
+    ("o space left on device", "the disk is full", "Free some space: {engine} system df"),
+)
+
 
 def fault(code: int, said: str, device: SshDevice) -> DeviceError:
     """The error for a call over ssh that failed.
@@ -68,6 +87,21 @@ def fault(code: int, said: str, device: SshDevice) -> DeviceError:
     if code == _EXIT_OF_SSH:
         return DeviceError(f"cannot connect: {last}", where=str(device), fix=f"Does this work? ssh {ssh} true")
     return DeviceError(f"a command failed there: {last}", where=str(device))
+
+
+def engine_fault(said: str, device: ContainerDevice) -> DeviceError | None:
+    """The error for a container that did not come to run its program; None if nothing of that was said.
+
+    Args:
+        said: what came on standard error.
+        device: for the text.
+    """
+    for sign, what, fix in _ENGINE_FAULTS:
+        line = next((line for line in said.splitlines() if sign in line), None)
+        if line is not None:
+            words = {"engine": device.engine, "image": device.image, "said": line}
+            return DeviceError(what.format(**words), where=str(device), fix=fix.format(**words))
+    return None
 
 
 def ended(code: int | None, words: Sequence[str], device: str) -> DeviceError:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.artifact import Artifact
+from edgeprune.bench.device import how_to_install
 from edgeprune.bench.entries import Entry, entries
 from edgeprune.bench.reference import parity
 from edgeprune.bench.transport import Transport, pack_worker
@@ -258,12 +259,8 @@ def _failure(
     missing = event["missing"]
     if transport.name == "local" and missing == "litert":
         return MissingExtraError("tflite", "running a .tflite file")
-    package = _PACKAGES.get(missing, missing)
-    here = f"{transport.python} -m pip install {package}"
-    there = f"edgeprune bench --setup --device {transport.name}"
-    return DeviceError(
-        f"{missing} is not installed on {transport.name}", fix=here if transport.name == "local" else there
-    )
+    fix = how_to_install(_PACKAGES.get(missing, missing), transport.name)
+    return DeviceError(f"{missing} is not installed on {transport.name}", fix=fix)
 
 
 def _check_images(images: np.ndarray, artifacts: Sequence[Artifact]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from edgeprune.bench.device import SshDevice, parse_device
+from edgeprune.bench.device import ContainerDevice, SshDevice, how_to_install, parse_device
 from edgeprune.bench.ssh import Board, Ssh
 from edgeprune.errors import DeviceError, UsageError
 from edgeprune.worker import install
@@ -93,6 +93,8 @@ def clean(device: str) -> None:
 
 def _board(text: str) -> Ssh:
     device = parse_device(text)
+    if isinstance(device, ContainerDevice):
+        raise UsageError("an image is set up where it is built", where=text, fix=how_to_install("onnxruntime", text))
     if not isinstance(device, SshDevice):
         raise UsageError("this machine needs no set-up: what is installed here is used", where=text)
     return Ssh(device)

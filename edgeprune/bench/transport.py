@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import zipapp
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import edgeprune.worker
-from edgeprune.bench.device import LocalDevice, parse_device
+from edgeprune.bench.container import Container
+from edgeprune.bench.device import ContainerDevice, LocalDevice, parse_device
+from edgeprune.bench.faults import ended
+from edgeprune.bench.process import end, start
 from edgeprune.bench.ssh import Ssh
-from edgeprune.errors import DeviceError
-
-_GRACE_SECONDS = 5.0
 
 
 class Transport(Protocol):
@@ -29,7 +26,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls the device: "local", "ssh://pi@raspberrypi.local"."""
+        """What the user calls the device: "local", "ssh://pi@raspberrypi.local", "docker://IMAGE"."""
 
     @property
     def python(self) -> str:
@@ -84,31 +81,32 @@ class Local:
     def run(self, argv: Sequence[str]) -> Generator[str, None, None]:
         """Run a command and yield its lines; see `Transport.run`."""
         with tempfile.TemporaryFile() as log:
-            process = _start(argv, log)
+            process = start(argv, log)
             assert process.stdout
             try:
                 yield from process.stdout
                 code = process.wait()
             finally:
-                _end(process)
+                end(process)
             if code:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip().splitlines()[-3:]
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                raise DeviceError(f"the worker {how}", where=" | ".join(said))
+                raise ended(code, said, self.name)
 
 
 def open_device(text: str) -> Transport:
     """The transport for a device string; `with` connects it.
 
     Args:
-        text: "local" or "ssh://[user@]host[:port]".
+        text: "local", "ssh://[user@]host[:port]", "docker://IMAGE" or "podman://IMAGE".
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
     device = parse_device(text)
-    return Local() if isinstance(device, LocalDevice) else Ssh(device)
+    if isinstance(device, LocalDevice):
+        return Local()
+    return Container(device) if isinstance(device, ContainerDevice) else Ssh(device)
 
 
 def pack_worker(path: Path) -> None:
@@ -125,27 +123,3 @@ def pack_worker(path: Path) -> None:
         for source in Path(edgeprune.worker.__path__[0]).glob("*.py"):
             shutil.copyfile(source, package / "worker" / source.name)
         zipapp.create_archive(folder, path, main="edgeprune.worker.__main__:main")
-
-
-def _start(argv: Sequence[str], log: IO[bytes]) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    try:
-        # A session of its own: Ctrl-C reaches us alone, and we end the whole group.
-        return subprocess.Popen(list(argv), stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True)
-    except OSError as error:
-        raise DeviceError(f"cannot start {argv[0]}: {error.strerror}", where="local") from error
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and all of its group, kindly first."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            break
-        os.killpg(process.pid, kind)
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-    for stream in (process.stdin, process.stdout):
-        if stream:
-            stream.close()

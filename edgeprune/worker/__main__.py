@@ -10,6 +10,8 @@ import sys
 
 def main() -> None:
     """Do what the command line says, and exit."""
+    if sys.version_info < (3, 9):  # noqa: UP036 (the board has what it has)
+        sys.exit(f"python3 is too old: {sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}")
     arguments = sys.argv[1:]
     if arguments == ["--serve"]:
         from edgeprune.worker.serve import serve
