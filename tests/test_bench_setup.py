@@ -7,21 +7,18 @@ import os
 import shutil
 import sys
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from ssh_server import SSHD, SshServer
 
 from edgeprune.bench import setup
-from edgeprune.bench.ssh import Board
 from edgeprune.bench.transport import open_device
 from edgeprune.errors import DeviceError, UsageError
 
 needs_sshd = pytest.mark.skipif(
     not Path(SSHD).exists() or not shutil.which("ssh"), reason="openssh-server is not installed"
 )
-BOARD = Board("/f", "/p", "/p", "aarch64", ("glibc", "2.31"), (3, 9, 2), 64)
 
 
 @pytest.fixture
@@ -101,21 +98,6 @@ def test_a_board_for_which_there_are_no_wheels_is_told(server, wheels):
     with pytest.raises(DeviceError, match=f"no wheels of tiny for {os.uname().machine}, Python 3") as told:
         setup.set_up(server.device, ["tiny"])
     assert "No matching distribution found for tiny" in told.value.where
-
-
-def test_wheels_are_asked_for_the_boards_python_machine_and_c_library():
-    words = setup._pip(BOARD, ["numpy"], Path("wheels"), "ssh://b")
-    platforms = [word for before, word in pairwise(words) if before == "--platform"]
-    assert platforms[0] == "manylinux_2_31_aarch64"
-    assert platforms[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
-    assert words[words.index("--python-version") + 1] == "3.9"
-
-
-@pytest.mark.parametrize(("changed", "what"), [({"bits": 32}, "32-bit"), ({"libc": ("", "")}, "not glibc")])
-def test_a_board_that_has_no_wheels_by_its_kind_is_told(changed, what):
-    board = Board(**{**vars(BOARD), **changed})
-    with pytest.raises(DeviceError, match=what):
-        setup._pip(board, ["numpy"], Path("wheels"), "ssh://b")
 
 
 def test_this_machine_is_not_set_up():

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from edgeprune.bench.device import ContainerDevice, SshDevice, how_to_install, parse_device
-from edgeprune.bench.ssh import Board, Ssh
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.bench.ssh import Ssh
+from edgeprune.errors import UsageError
+from edgeprune.wheels import PACKAGES, Platform, download
 from edgeprune.worker import install
 
-PACKAGES = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
-"""What a runtime needs, by the runtime's name; pip adds what these need."""
 _MODULES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "ai-edge-litert": "ai_edge_litert.interpreter"}
-_OLDEST_GLIBC = 17  # of 2.17: manylinux2014, the oldest there are arm64 wheels for
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,13 @@ def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = la
         raise UsageError(f"no runtime {unknown[0]!r}", fix=f"There are: {', '.join(PACKAGES)}.")
     names = list(dict.fromkeys(package for runtime in runtimes for package in PACKAGES[runtime]))
     with _board(device) as ssh, tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        say(f"{ssh.name}: {ssh.board.machine}, Python {'.'.join(map(str, ssh.board.version))}")
-        wheels = download(ssh.board, names, Path(folder), ssh.name)
+        board = ssh.board
+        say(f"{ssh.name}: {board.machine}, Python {'.'.join(map(str, board.version))}")
+        platform = Platform(board.machine, board.version[:2], board.libc, board.bits)
+        wheels = download(platform, names, Path(folder), ssh.name)
         digests = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
         say(f"{len(wheels)} wheels, {sum(wheel.stat().st_size for wheel in wheels) / 1e6:.0f} MB")
-        key = json.dumps([digests, ssh.board.version, ssh.board.system_python])
+        key = json.dumps([digests, board.version, board.system_python])
         manifest = {
             "name": f"venv-{hashlib.sha256(key.encode()).hexdigest()[:12]}",
             "modules": [_MODULES[name] for name in names],
@@ -75,7 +72,7 @@ def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = la
         document = Path(folder) / "manifest.json"
         document.write_text(json.dumps(manifest))
         program, there = ssh.put(Path(install.__file__)), ssh.put(document)
-        *_, python = ssh.run([ssh.board.system_python, program, ssh.board.cache, there])
+        *_, python = ssh.run([board.system_python, program, board.cache, there])
     packages = tuple("==".join(name.split("-")[:2]) for name in sorted(digests))
     return Installed(python.strip(), packages, digests)
 
@@ -98,57 +95,3 @@ def _board(text: str) -> Ssh:
     if not isinstance(device, SshDevice):
         raise UsageError("this machine needs no set-up: what is installed here is used", where=text)
     return Ssh(device)
-
-
-def download(board: Board, names: Sequence[str], folder: Path, device: str) -> list[Path]:
-    """Fetch the wheels for a board.
-
-    Raises:
-        DeviceError: there are none.
-    """
-    # A board with an older Python may not have the versions of this machine: then the newest it can have.
-    for requirements in ([_pinned(name) for name in names], list(names)):
-        done = subprocess.run(_pip(board, requirements, folder, device), capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return sorted(folder.glob("*.whl"))
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-    raise DeviceError(
-        f"no wheels of {', '.join(names)} for {board.machine}, Python {board.version[0]}.{board.version[1]}, "
-        f"{' '.join(board.libc)}",
-        where=" | ".join(errors[-2:]),
-        fix="Is this machine online? If so, the board's system is too old or too rare.",
-    )
-
-
-def _pip(board: Board, requirements: Sequence[str], folder: Path, device: str) -> list[str]:
-    """The command that downloads wheels for another machine."""
-    name, version = board.libc
-    if board.bits != 64:
-        raise DeviceError(
-            "its system is a 32-bit one, and the runtimes are made for 64-bit ones alone",
-            where=device,
-            fix="Install the 64-bit edition of the system.",
-        )
-    if name != "glibc":
-        raise DeviceError(
-            "its C library is not glibc, and the runtimes need that",
-            where=device,
-            fix="Take a system such as Debian, Ubuntu or Raspberry Pi OS.",
-        )
-    minor = int(version.split(".")[1])
-    tags = [f"manylinux_2_{number}" for number in range(minor, _OLDEST_GLIBC - 1, -1)] + ["manylinux2014"]
-    platforms = [word for tag in tags for word in ("--platform", f"{tag}_{board.machine}")]
-    python = f"{board.version[0]}.{board.version[1]}"
-    fixed = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--implementation", "cp"]
-    return [
-        *(sys.executable, "-m", "pip", "download", *fixed, "--python-version", python),
-        *(*platforms, "--dest", str(folder), *requirements),
-    ]
-
-
-def _pinned(name: str) -> str:
-    """The version that is installed here, so that board and host run the same; free where none is."""
-    try:
-        return f"{name}=={metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return name

@@ -1,0 +1,102 @@
+"""Wheels for another machine than this one: what pip downloads for its processor, Python and C library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from edgeprune.errors import DeviceError
+
+PACKAGES = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
+"""What a runtime needs, by the runtime's name; pip adds what these need."""
+_OLDEST_GLIBC = 17  # of 2.17: manylinux2014, the oldest there are arm64 wheels for
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What decides which wheels a machine can take.
+
+    Attributes:
+        machine: as uname says: "aarch64".
+        python: major and minor version.
+        libc: name and version: ("glibc", "2.36").
+        bits: of its Python: 32 also where a 32-bit system runs on a 64-bit kernel.
+    """
+
+    machine: str
+    python: tuple[int, int]
+    libc: tuple[str, str]
+    bits: int = 64
+
+    def __str__(self) -> str:
+        return f"{self.machine}, Python {self.python[0]}.{self.python[1]}, {' '.join(self.libc)}"
+
+
+def download(platform: Platform, names: Sequence[str], folder: Path, where: str) -> list[Path]:
+    """Fetch wheels, in the versions that are installed here where the platform has these.
+
+    Args:
+        platform: that they are for.
+        names: of packages; what these need comes too.
+        folder: to put them into.
+        where: the user's word for the machine, for errors.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        DeviceError: there are none.
+    """
+    # A machine with an older Python may not have the versions of this one: then the newest it can have.
+    for requirements in ([_pinned(name) for name in names], list(names)):
+        command = pip_download(platform, requirements, folder, where)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return sorted(folder.glob("*.whl"))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+    raise DeviceError(
+        f"no wheels of {', '.join(names)} for {platform}",
+        where=" | ".join(errors[-2:]),
+        fix="Is this machine online? If so, the board's system is too old or too rare.",
+    )
+
+
+def pip_download(platform: Platform, requirements: Sequence[str], folder: Path, where: str) -> list[str]:
+    """The command that downloads wheels for a platform.
+
+    Raises:
+        DeviceError: there can be none for it.
+    """
+    name, version = platform.libc
+    if platform.bits != 64:
+        raise DeviceError(
+            "its system is a 32-bit one, and the runtimes are made for 64-bit ones alone",
+            where=where,
+            fix="Install the 64-bit edition of the system.",
+        )
+    if name != "glibc":
+        raise DeviceError(
+            "its C library is not glibc, and the runtimes need that",
+            where=where,
+            fix="Take a system such as Debian, Ubuntu or Raspberry Pi OS.",
+        )
+    minor = int(version.split(".")[1])
+    tags = [f"manylinux_2_{number}" for number in range(minor, _OLDEST_GLIBC - 1, -1)] + ["manylinux2014"]
+    platforms = [word for tag in tags for word in ("--platform", f"{tag}_{platform.machine}")]
+    fixed = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--implementation", "cp"]
+    return [
+        *(sys.executable, "-m", "pip", "download", *fixed, "--python-version", ".".join(map(str, platform.python))),
+        *(*platforms, "--dest", str(folder), *requirements),
+    ]
+
+
+def _pinned(name: str) -> str:
+    """The version that is installed here, so that board and host run the same; free where none is."""
+    try:
+        return f"{name}=={metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return name
