@@ -222,7 +222,7 @@ def test_files_of_other_inputs_do_not_go_together(tmp_path):
     "order",
     [
         Order(()),
-        Order((Path("x"),), runtimes=("tensorrt",)),
+        Order((Path("x"),), runtimes=("torch",)),
         Order((Path("x"),), rounds=5),
         Order((Path("x"),), rounds=16, minutes=1.0),
         Order((Path("x"),), minutes=0.0),

@@ -259,6 +259,9 @@ def _failure(
     missing = event["missing"]
     if transport.name == "local" and missing == "litert":
         return MissingExtraError("tflite", "running a .tflite file")
+    if missing == "trtexec":
+        fix = "It comes with TensorRT, on a Jetson with JetPack; it must be on PATH or in /usr/src/tensorrt/bin."
+        return DeviceError(f"trtexec is not installed on {transport.name}", fix=fix)
     fix = how_to_install(_PACKAGES.get(missing, missing), transport.name)
     return DeviceError(f"{missing} is not installed on {transport.name}", fix=fix)
 

@@ -31,6 +31,8 @@ SCHEMA = 2
 SETTLE_SECONDS = 0.03
 """Pause before each block. After a call LiteRT's threads keep spinning for some milliseconds (measured: about 15 ms
 of CPU time)."""
+BUILD_PATIENCE = 12
+"""So many times as long as others may a runtime be silent that builds an engine first: an hour."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -188,10 +190,13 @@ def turns(ids: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[int, lis
 def _measure_group(
     group: Sequence[Mapping[str, Any]], job: Mapping[str, Any], board: sensors.Reader, began: float, emit: Emit
 ) -> None:
+    from edgeprune.worker.runtimes import RUNTIMES  # not before it is known that numpy is there
+
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for entry in group:
-            child = children[entry["id"]] = stack.enter_context(Child(entry["id"], job["patience_seconds"]))
+            patience = job["patience_seconds"] * (BUILD_PATIENCE if RUNTIMES[entry["runtime"]].builds else 1)
+            child = children[entry["id"]] = stack.enter_context(Child(entry["id"], patience))
             loaded = {key: entry[key] for key in ("path", "runtime", "threads", "layout")}
             ready = child.ask("load", inputs=job["inputs"], **loaded)
             warm_up = child.ask("warm_up", **job["warm_up"])
@@ -220,7 +225,7 @@ def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
         if name not in RUNTIMES:
             raise EntryError(entry["id"], f"this worker knows no runtime {name!r}, only {', '.join(RUNTIMES)}")
         if not RUNTIMES[name].installed():
-            raise EntryError(entry["id"], f"{name} is not installed", missing=name)
+            raise EntryError(entry["id"], f"{name} is not installed", missing=RUNTIMES[name].part_of)
 
 
 def _program() -> list[str]:

@@ -32,9 +32,12 @@ class LoadedModel:
         run: one inference, from an input in memory to the first output in memory; this is what is timed.
         placement: to be called once, after the first `run`: where the operators were executed, as shares of 1 by the
             runtime's own name of the place. Raises UnfitError if none was where it had to be.
+        times: (input, seconds, fewest calls) -> ns of each call, for a runtime that times its own calls in a process of
+            its own, warmed up; None where this process times `run`.
     """
 
     version: str
     prepare: Callable[[np.ndarray], Any]
     run: Callable[[Any], np.ndarray]
     placement: Callable[[], Mapping[str, float]]
+    times: Callable[[Any, float, int], list[int]] | None = None

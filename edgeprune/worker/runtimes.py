@@ -10,6 +10,7 @@ from functools import partial
 from edgeprune.worker.litert import load_litert, load_litert_gpu
 from edgeprune.worker.loaded import LoadedModel
 from edgeprune.worker.onnx_session import load_onnxruntime
+from edgeprune.worker.trtexec import find_trtexec, load_trtexec
 
 
 @dataclass(frozen=True)
@@ -18,35 +19,42 @@ class Runtime:
 
     Attributes:
         format: of the files it reads, "onnx" or "tflite".
-        module: what must be importable.
+        part_of: what is installed to have it: "onnxruntime", "litert", "trtexec".
+        module: what must be importable; empty for a program.
         load: (path, threads) -> LoadedModel.
         accelerator: it computes elsewhere than on the CPU: threads change nothing, and numbers may be coarser than
             the file's (TF32, fp16).
+        builds: it builds an engine of each new file first, which can take many minutes on a board.
     """
 
     format: str
+    part_of: str
     module: str
     load: Callable[[str, int], LoadedModel]
     accelerator: bool = False
+    builds: bool = False
 
     def installed(self) -> bool:
         """Whether the runtime is there (it is not imported)."""
+        if not self.module:
+            return find_trtexec() is not None
         try:
             return importlib.util.find_spec(self.module) is not None
         except ModuleNotFoundError:  # the parent package is missing
             return False
 
 
-def _provider(name: str, *, accelerator: bool) -> Runtime:
-    return Runtime("onnx", "onnxruntime", partial(load_onnxruntime, provider=name), accelerator)
+def _provider(name: str, *, accelerator: bool, builds: bool = False) -> Runtime:
+    return Runtime("onnx", "onnxruntime", "onnxruntime", partial(load_onnxruntime, provider=name), accelerator, builds)
 
 
 RUNTIMES = {
-    "onnxruntime": Runtime("onnx", "onnxruntime", load_onnxruntime),
+    "onnxruntime": Runtime("onnx", "onnxruntime", "onnxruntime", load_onnxruntime),
     "onnxruntime-xnnpack": _provider("XnnpackExecutionProvider", accelerator=False),
     "onnxruntime-cuda": _provider("CUDAExecutionProvider", accelerator=True),
-    "onnxruntime-tensorrt": _provider("TensorrtExecutionProvider", accelerator=True),
-    "litert": Runtime("tflite", "ai_edge_litert.interpreter", load_litert),
-    "litert-gpu": Runtime("tflite", "ai_edge_litert.compiled_model", load_litert_gpu, accelerator=True),
+    "onnxruntime-tensorrt": _provider("TensorrtExecutionProvider", accelerator=True, builds=True),
+    "tensorrt": Runtime("onnx", "trtexec", "", load_trtexec, accelerator=True, builds=True),
+    "litert": Runtime("tflite", "litert", "ai_edge_litert.interpreter", load_litert),
+    "litert-gpu": Runtime("tflite", "litert", "ai_edge_litert.compiled_model", load_litert_gpu, accelerator=True),
 }
 """Name -> how to load a file into it. The first of a format is its default."""

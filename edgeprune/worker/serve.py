@@ -6,24 +6,23 @@ memory and thread pools are its own.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
+import itertools
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from edgeprune.worker import sensors
-from edgeprune.worker.loaded import UnfitError
+from edgeprune.worker.lifetime import die_with_parent
+from edgeprune.worker.loaded import LoadedModel, UnfitError
 from edgeprune.worker.runtimes import RUNTIMES
 
 AT_LEAST_SAMPLES = 3
@@ -33,12 +32,15 @@ KEPT_OUTPUTS = 1000
 _WINDOW_NS = 50_000_000  # a warm-up window: long enough for a median, short enough to see the caches fill
 _STEADY_WINDOWS = 2
 
+_Times = Callable[[float, int], list[int]]
+
 
 class ServedModel:
     """One file in one runtime, with its inputs."""
 
     def __init__(self) -> None:
-        self._call: Callable[[], int] = lambda: 0
+        self._times: _Times = lambda *_: []
+        self._elsewhere = False
 
     def load(self, path: str, runtime: str, threads: int, inputs: str, layout: str) -> dict[str, Any]:
         """Load a file and call it once.
@@ -64,7 +66,8 @@ class ServedModel:
         begin = time.perf_counter_ns()
         output = model.run(feeds[0])
         first_ns = time.perf_counter_ns() - begin
-        self._call = _timed_calls(model.run, feeds)
+        self._elsewhere = model.times is not None
+        self._times = _timed_there(model, feeds) if self._elsewhere else _timed_here(model.run, feeds)
         gc.collect()
         gc.disable()  # a collection in the middle of a block would be timed as the model's
         digest = hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest()
@@ -74,7 +77,13 @@ class ServedModel:
 
     def warm_up(self, at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:
         """Call until the times are stable; see `warm_up`."""
-        return warm_up(self._call, at_least, limit_seconds, tolerance)
+        if not self._elsewhere:
+            return warm_up(lambda: self._times(0.0, 1)[0], at_least, limit_seconds, tolerance)
+        # Each of its processes warms up by itself, so it is enough to look whether that sufficed.
+        samples = self._times(limit_seconds / 10, max(2, at_least))
+        middle = len(samples) // 2
+        stable = median(samples[middle:]) >= median(samples[:middle]) * (1 - tolerance)
+        return {"calls": len(samples), "seconds": round(sum(samples) / 1e9, 3), "stable": stable}
 
     def block(self, seconds: float) -> dict[str, Any]:
         """Time calls for `seconds`, at least `AT_LEAST_SAMPLES`.
@@ -84,12 +93,11 @@ class ServedModel:
             where /proc/stat is).
         """
         before, begin = _other_cpu_seconds(), time.perf_counter_ns()
-        samples: list[int] = []
-        while len(samples) < AT_LEAST_SAMPLES or time.perf_counter_ns() - begin < seconds * 1e9:
-            samples.append(self._call())
+        samples = self._times(seconds, AT_LEAST_SAMPLES)
         wall, after = (time.perf_counter_ns() - begin) / 1e9, _other_cpu_seconds()
         seen = {} if before is None or after is None else {"other_cores": round(max(0.0, after - before) / wall, 3)}
-        return {"samples_ns": samples, "peak_rss_bytes": peak_rss_bytes(), "sensors": seen}
+        peak = _children_rss_bytes() if self._elsewhere else peak_rss_bytes()
+        return {"samples_ns": samples, "peak_rss_bytes": peak, "sensors": seen}
 
 
 def warm_up(call: Callable[[], int], at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:
@@ -129,12 +137,17 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _children_rss_bytes() -> int:
+    """The most memory any process that this one started and saw the end of ever held."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
 def serve() -> int:
     """Answer requests until standard input closes."""
     # Some runtimes print to file descriptor 1; replies get a copy of it, and all else goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    _die_with_parent()
+    die_with_parent()
     model = ServedModel()
     operations: dict[str, Callable[..., dict[str, Any]]] = {
         "load": model.load,
@@ -152,28 +165,35 @@ def serve() -> int:
     return 0
 
 
-def _timed_calls(run: Callable[[Any], np.ndarray], feeds: list[Any]) -> Callable[[], int]:
-    """A function that runs the next input and returns the time in ns."""
-    turn = 0
+def _timed_here(run: Callable[[Any], np.ndarray], feeds: list[Any]) -> _Times:
+    """A function that runs the inputs in turn for some seconds, at least so many, and returns each time in ns."""
+    turn = itertools.cycle(feeds)
 
-    def call() -> int:
-        nonlocal turn
-        feed = feeds[turn % len(feeds)]
-        turn += 1
-        begin = time.perf_counter_ns()
-        run(feed)
-        return time.perf_counter_ns() - begin
+    def times(seconds: float, at_least: int) -> list[int]:
+        started, samples = time.perf_counter_ns(), list[int]()
+        while len(samples) < at_least or time.perf_counter_ns() - started < seconds * 1e9:
+            feed = next(turn)
+            begin = time.perf_counter_ns()
+            run(feed)
+            samples.append(time.perf_counter_ns() - begin)
+        return samples
 
-    return call
+    return times
+
+
+def _timed_there(model: LoadedModel, feeds: list[Any]) -> _Times:
+    """The same where the runtime times itself; one input for all calls of a block."""
+    turn = itertools.cycle(feeds)
+
+    def times(seconds: float, at_least: int) -> list[int]:
+        assert model.times
+        return model.times(next(turn), seconds, at_least)
+
+    return times
 
 
 def _other_cpu_seconds() -> float | None:
-    """CPU seconds since boot that were not this process's; None where the system does not say."""
+    """CPU seconds since boot that were not this process's or its children's; None where the system does not say."""
     busy = sensors.busy_cpu_seconds(sensors.Board())
-    return None if busy is None else busy - time.process_time()
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, also in the middle of a call that never returns."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG, <linux/prctl.h>
+    own = os.times()  # with that of processes this one started and saw the end of
+    return None if busy is None else busy - (own.user + own.system + own.children_user + own.children_system)
