@@ -182,6 +182,8 @@ def _twin(module: nn.Module) -> nn.Module:
 def _export(module: nn.Module, images: tuple[Tensor, ...], free: tuple[int, ...]) -> Exported:
     axes = [{axis: Dim.DYNAMIC for axis in free if axis < 1 or image.ndim == 4} for image in images]
     program = torch.export.export(module, images, dynamic_shapes=tuple(axes) if free else None)
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        program.graph.erase_node(node)  # says what type a cast had before; nothing is computed with it
     graph = functional(program.graph)
     if graph is None:
         program = _decomposed(program, module)

@@ -256,6 +256,23 @@ class WithoutNumbers(Moving):
         return F.relu(self.groups(self.wide(x)))
 
 
+class CastNorms(Moving):
+    """timm's response norm and EvoNorm: their numbers are viewed and cast, and groups of four share a deviation."""
+
+    def __init__(self) -> None:
+        super().__init__(width=16, read=16)
+        self.mid = nn.Conv2d(16, 16, 3, padding=1)
+        self.weight, self.floor = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(16))
+
+    def moved(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        size = x.square().mean((2, 3), keepdim=True).to(torch.float32)
+        x = x * (size + 1e-5).rsqrt().expand(x.shape).to(x.dtype) * self.weight.view(1, -1, 1, 1).to(x.dtype)
+        y = self.mid(torch.maximum(x, self.floor.view(1, -1, 1, 1).to(x.dtype)))
+        spread = y.reshape(n, 4, c // 4, h, w).float().var((2, 3, 4), unbiased=False, keepdim=True)
+        return y * y.sigmoid() / (spread + 1e-5).sqrt().expand(n, 4, c // 4, h, w).reshape(n, c, h, w).to(y.dtype)
+
+
 class OptionA(Moving):
     """CIFAR's short cut: the narrower maps are padded with zeros, which count as filters of no layer."""
 
@@ -389,6 +406,7 @@ MOVING: dict[type[Moving], Facts] = {
     Pixels: Facts({"stem": 4, "fine": 6, "last": 6}),
     GroupNormed: Facts({"stem": 4, "last": 6}),
     WithoutNumbers: Facts({"stem": 16, "wide": 6, "last": 6}),
+    CastNorms: Facts({"stem": 16, "mid": 4, "last": 6}, as_graph=None),
     OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),
