@@ -40,7 +40,7 @@ def an_artifact(run: Path, name: str, *, role: str = "baseline", channels: int =
 
 
 def bench(artifacts: Sequence[Artifact], run: Path, threads=(1,), transport=None, **settings):
-    settings = {"rounds": 2, "block_seconds": 0.005, **settings}
+    settings = {"rounds": 2, "repeats": 0, "block_seconds": 0.005, **settings}
     with transport or Local() as device:
         return measure(artifacts, run, IMAGES, threads, transport=device, **settings)
 
@@ -190,6 +190,6 @@ def test_a_published_tflite_file_runs_in_litert(tmp_path):
     one = Artifact(source.name, sha256_of(source), 1, "baseline", "tflite", "int8", (3, 224, 224), "NHWC", 1, 1)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 224, 224)).astype(np.float32)
     with Local() as device:
-        (found,) = measure([one], tmp_path, images, (1,), transport=device, rounds=1, block_seconds=0.01)
+        (found,) = measure([one], tmp_path, images, (1,), transport=device, rounds=1, repeats=0, block_seconds=0.01)
     assert found.runtime == "litert"
     assert len(found.samples_ns) >= 3

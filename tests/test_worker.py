@@ -49,6 +49,7 @@ def a_job(folder: Path, models: list[Path], **changes) -> dict:
         "entries": entries,
         "inputs": str(folder / "inputs.npy"),
         "rounds": 3,
+        "repeats": 0,
         "block_seconds": 0.005,
         "warm_up": {"at_least": 3, "limit_seconds": 0.3, "tolerance": 0.02},
         "patience_seconds": 60,
@@ -262,6 +263,70 @@ def test_entries_of_one_runtime_and_thread_count_are_a_group():
     rows = [("a", "x", 1), ("b", "y", 1), ("c", "x", 1), ("d", "x", 4)]
     found = conduct.groups([{"id": name, "runtime": runtime, "threads": threads} for name, runtime, threads in rows])
     assert [[entry["id"] for entry in group] for group in found] == [["a", "c"], ["b"], ["d"]]
+
+
+BUSY, CLEAN = {"other_cores": 1.0}, {"other_cores": 0.0}
+
+
+def rounds_run(*befell: set[int], rounds: int = 8, repeats: int = 4) -> int:
+    """How many rounds are run if each entry is disturbed in its given rounds."""
+    seen: dict[str, list[dict]] = {str(at): [] for at in range(len(befell))}
+    done = 0
+    while done < rounds + repeats and conduct.wanted(done, seen, rounds, repeats, {}):
+        for name, places in zip(seen, befell, strict=True):
+            seen[name].append(BUSY if done in places else CLEAN)
+        done += 1
+    return done
+
+
+@pytest.mark.parametrize(
+    ("befell", "rounds"),
+    [
+        ([set(), set()], 8),
+        ([{0, 1}, {1, 5}], 11),  # three rounds lost, three repeated
+        ([{3}, {8}], 10),  # the repetition was disturbed, too
+        ([{0, 1, 2, 3}, set()], 12),
+        ([{0, 1, 2, 3, 4}, set()], 8),  # beyond saving: it is untrusted whatever comes
+        ([{0, 1, 2, 3, 8}, set()], 9),
+    ],
+)
+def test_rounds_in_which_something_befell_a_block_are_repeated(befell, rounds):
+    assert rounds_run(*befell) == rounds
+
+
+def test_a_worker_on_a_disturbed_board_repeats_rounds(tmp_path, monkeypatch):
+    throttled = iter([0x0] * 3 + [0x4] + [0x0] * 50)
+    monkeypatch.setattr(conduct.sensors, "readings", lambda board: {"throttled": next(throttled)})
+    events: list[dict] = []
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")], rounds=4, repeats=2)
+    monkeypatch.setattr(conduct, "Child", Quiet)
+    assert conduct.conduct(job, events.append) == 0
+    assert [event["round"] for event in events if event["event"] == "block"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+class Quiet:
+    """Stands for a child process: blocks that nothing but the board disturbs."""
+
+    def __init__(self, entry: str, patience_seconds: float) -> None:
+        self.replies = {"load": {}, "warm_up": {}, "block": {"samples_ns": [1, 1, 1], "peak_rss_bytes": 1}}
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, operation: str, **request) -> dict:
+        return {**self.replies[operation], "sensors": {}}
+
+
+def test_no_time_is_taken_from_the_wall_clock():
+    """A board without a battery learns the date in the middle of a run; its wall clock jumps by years."""
+    rooms = [Path(edgeprune.worker.__path__[0]), Path(edgeprune.worker.__path__[0]).parent / "bench"]
+    for source in (source for room in rooms for source in room.glob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call)]
+        wall = {"time.time", "time.time_ns", "time.localtime", "time.strftime", "datetime.now", "datetime.utcnow"}
+        assert not wall & {ast.unparse(call.func) for call in calls}, source
 
 
 def timings(*windows_ms: float):

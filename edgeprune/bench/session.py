@@ -32,6 +32,9 @@ JOB_SCHEMA = 2
 
 ROUNDS = 16
 """Default number of rounds: even, so that each order has its mirror."""
+REPEATS = 1 / 2
+"""Most rounds to add in place of tainted ones, as a share of those asked for. If more are tainted, too many are:
+half as many again make a third of all, beyond which a run is untrusted (`edgeprune.bench.trust.MOST_TAINTED`)."""
 BLOCK_SECONDS = 0.1
 """Default length of a block; with 16 rounds, a pair takes about 3 s beyond its warm-up."""
 WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
@@ -52,6 +55,7 @@ def measure(
     transport: Transport,
     runtimes: Sequence[str] = (),
     rounds: int = ROUNDS,
+    repeats: int | None = None,
     block_seconds: float = BLOCK_SECONDS,
     seed: int = 0,
     references: Mapping[str, np.ndarray] = MappingProxyType({}),
@@ -69,6 +73,7 @@ def measure(
         transport: the device, entered.
         runtimes: to measure in, those of them that read the artifact; empty for each format's default.
         rounds: how often every artifact has its turn.
+        repeats: most rounds to add in place of tainted ones; by default `REPEATS` of them.
         block_seconds: length of a turn (at least three calls, however long they take).
         seed: of the order within the rounds.
         references: what the files compute elsewhere, by their SHA-256, see `edgeprune.bench.reference`.
@@ -87,7 +92,9 @@ def measure(
     asked = entries(artifacts, runtimes, threads)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
-        job = _job(asked, run, rounds, block_seconds, seed) | {"inputs": transport.put(save_inputs(images, scratch))}
+        job = _job(asked, run, rounds, repeats, block_seconds, seed) | {
+            "inputs": transport.put(save_inputs(images, scratch))
+        }
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = _worker_command(job, scratch, transport)
@@ -110,7 +117,9 @@ def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
         return {name: value for event in events if event["event"] == "start" for name, value in event["device"].items()}
 
 
-def _job(asked: Sequence[Entry], run: Path, rounds: int, block_seconds: float, seed: int) -> dict[str, Any]:
+def _job(
+    asked: Sequence[Entry], run: Path, rounds: int, repeats: int | None, block_seconds: float, seed: int
+) -> dict[str, Any]:
     """The job document; its paths are still those of this machine."""
     return {
         "schema": JOB_SCHEMA,
@@ -125,6 +134,7 @@ def _job(asked: Sequence[Entry], run: Path, rounds: int, block_seconds: float, s
             for entry in asked
         ],
         "rounds": rounds,
+        "repeats": int(REPEATS * rounds) if repeats is None else repeats,
         "block_seconds": block_seconds,
         "warm_up": WARM_UP,
         "patience_seconds": PATIENCE_SECONDS,
@@ -206,7 +216,7 @@ def _collect(
             known = found[name]
             found[name] = replace(known, blocks=(*known.blocks, block), peak_rss_bytes=max(peak, known.peak_rss_bytes))
             done += 1
-            tick(done, rounds * len(asked))
+            tick(done, max(done, rounds * len(asked)))
         elif event["event"] == "error":
             raise _failure(event, by_id, transport)
     return tuple(found[entry.id] for entry in asked)

@@ -2,7 +2,8 @@
 
 Entries that share runtime and thread count are a group. Only the children of the group that is measured are alive,
 and of these only one works at a time. Within a group each round runs every entry once, in a random order that the
-next round mirrors (A-B-B-A), so that a drift that is steady over two rounds cancels.
+next round mirrors (A-B-B-A), so that a drift that is steady over two rounds cancels. A round in which something
+befell a block is repeated whole at the end.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.worker import sensors
+from edgeprune.worker.taint import tainted
 
 SCHEMA = 2
 """Of the job and of the events. History: 1, the first; 2, blocks say when they were taken."""
@@ -116,8 +118,8 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
 
     Args:
         job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
-        `rounds`,
-            `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`.
+            `rounds`, `repeats` (most rounds to add in place of tainted ones), `block_seconds`,
+            `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`.
         emit: receives the events `start`, `ready`, `block`, `end`, or `error` as the last one.
 
     Returns:
@@ -129,7 +131,7 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     try:
         _check_runtimes(job["entries"])
         for group in groups(job["entries"]):
-            _measure_group(group, job, board, began, emit)
+            _measure_group(group, job, board, device["at_start"], began, emit)
     except EntryError as error:
         emit({"event": "error", **vars(error)})
         return 1
@@ -188,7 +190,12 @@ def turns(ids: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[int, lis
 
 
 def _measure_group(
-    group: Sequence[Mapping[str, Any]], job: Mapping[str, Any], board: sensors.Reader, began: float, emit: Emit
+    group: Sequence[Mapping[str, Any]],
+    job: Mapping[str, Any],
+    board: sensors.Reader,
+    at_start: Mapping[str, Any],
+    began: float,
+    emit: Emit,
 ) -> None:
     from edgeprune.worker.runtimes import RUNTIMES  # not before it is known that numpy is there
 
@@ -201,13 +208,39 @@ def _measure_group(
             ready = child.ask("load", inputs=job["inputs"], **loaded)
             warm_up = child.ask("warm_up", **job["warm_up"])
             emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
-        for number, ids in turns(list(children), job["rounds"], job["seed"]):
+        seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in children}
+        for number, ids in turns(list(children), job["rounds"] + job["repeats"], job["seed"]):
+            if not wanted(number, seen, job["rounds"], job["repeats"], at_start):
+                break
             for order, name in enumerate(ids):
                 time.sleep(SETTLE_SECONDS)
                 started = round(time.monotonic() - began, 3)
                 block = children[name].ask("block", seconds=job["block_seconds"])
                 block["sensors"] = {**sensors.readings(board), **block["sensors"]}
+                seen[name].append(block["sensors"])
                 emit({"event": "block", "entry": name, "round": number, "order": order, "started_s": started, **block})
+
+
+def wanted(
+    done: int,
+    seen: Mapping[str, Sequence[Mapping[str, Any]]],
+    rounds: int,
+    repeats: int,
+    at_start: Mapping[str, Any],
+) -> bool:
+    """Whether to go on: until as many rounds as asked for are clean, or too many are tainted to be saved.
+
+    Args:
+        done: rounds so far.
+        seen: each entry's sensors after its blocks, one block a round.
+        rounds: how many are asked for.
+        repeats: how many may be added in place of tainted ones.
+        at_start: the sensors before the run.
+    """
+    if done < rounds:
+        return True
+    spoiled = set().union(*(places for one in seen.values() for places in tainted(one, at_start).values()))
+    return 0 < len(spoiled) <= repeats and done - len(spoiled) < rounds
 
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:
