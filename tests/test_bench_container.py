@@ -185,7 +185,10 @@ class TestRealEngines:
     @pytest.mark.parametrize("device", REAL)
     def test_an_interruption_leaves_no_container(self, device):
         def interrupted() -> None:
-            with open_device(device) as box, closing(box.run(["python3", "-uc", "print(1)\nwhile True: pass"])) as lines:
+            with (
+                open_device(device) as box,
+                closing(box.run(["python3", "-uc", "print(1)\nwhile True: pass"])) as lines,
+            ):
                 next(lines)
                 assert len(containers(device)) == 1
                 raise KeyboardInterrupt
@@ -207,7 +210,9 @@ print(tried(open, sys.argv[1], "w"), tried(open, "/root/a", "w"), tried(open, "/
       tried(socket.create_connection, ("1.1.1.1", 53), 2))
 """
         with open_device(device) as box:
-            assert list(box.run(["python3", "-c", probe, box.put(tmp_path / "a")])) == ["refused refused done refused\n"]
+            assert list(box.run(["python3", "-c", probe, box.put(tmp_path / "a")])) == [
+                "refused refused done refused\n"
+            ]
 
     @pytest.mark.parametrize("device", REAL)
     def test_a_crash_and_a_missing_image_are_named(self, device):
