@@ -18,6 +18,8 @@ Result = Any
 
 CONSTANTS = "_constants"
 """Where a network holds the tensors that the forward pass made itself."""
+_COMPUTATION = "its.computation"
+"""The attribute that holds it: no part of a user's network is called so, because of the dot."""
 _SEQUENCES: dict[str, Callable[..., Any]] = {"tuple": tuple, "list": list}
 _MAPPINGS: dict[str, Callable[..., Any]] = {"dict": dict, "ordered_dict": OrderedDict}
 
@@ -58,9 +60,10 @@ class GraphNetwork(nn.Module):
         result: how to give the outputs back.
         unsaved: names of the buffers that `state_dict` leaves out.
         conditions: as in `Computation`.
-    """
 
-    computation: Computation
+    Raises:
+        ModelError: a part of the network has the name that this class keeps for itself.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,12 @@ class GraphNetwork(nn.Module):
         conditions: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self.computation = Computation(graph, dict(stored), tuple(constants), tuple(inputs), result, tuple(conditions))
+        own = {f"{CONSTANTS}.{name}" for name in constants}  # a graph that is cut again has them among its tensors
+        if any(name.partition(".")[0] == CONSTANTS and name not in own for name in tensors):
+            what = f"the model has a part named {CONSTANTS!r}, where a graph keeps numbers of its own"
+            raise ModelError(what, fix="Give that attribute another name.")
+        does = Computation(graph, dict(stored), tuple(constants), tuple(inputs), result, tuple(conditions))
+        setattr(self, _COMPUTATION, does)
         for name, tensor in tensors.items():
             _hold(self, name, tensor, saved=name not in unsaved)
         for name, tensor in constants.items():
@@ -87,7 +95,8 @@ class GraphNetwork(nn.Module):
         Raises:
             ModelError: the graph does not stand for inputs of these shapes.
         """
-        does, graph = self.computation, self.computation.graph
+        does = computation_of(self)
+        graph = does.graph
         known: dict[str, Tensor] = dict(zip(does.inputs, (image, *more), strict=True))
         check_shapes(does, {name: tensor.shape for name, tensor in known.items()})
         known |= {placeholder: _tensor(self, name) for placeholder, name in does.stored.items()}
@@ -97,6 +106,12 @@ class GraphNetwork(nn.Module):
         returned = graph.output_node().args[0]
         assert isinstance(returned, tuple)
         return give(does.result, dict(zip(map(str, returned), values, strict=True)))
+
+
+def computation_of(network: GraphNetwork) -> Computation:
+    """What a network performs. It is no attribute of its own, because those have the names that the user gave."""
+    does: Computation = getattr(network, _COMPUTATION)
+    return does
 
 
 def check_shapes(does: Computation, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -123,7 +138,7 @@ def perform(node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
 
 def constants_of(network: GraphNetwork) -> dict[str, Tensor]:
     """Placeholder -> tensor that the forward pass made itself."""
-    return {name: _tensor(network, f"{CONSTANTS}.{name}") for name in network.computation.constants}
+    return {name: _tensor(network, f"{CONSTANTS}.{name}") for name in computation_of(network).constants}
 
 
 def result_of(output: Any) -> Result:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgeprune.conditions import understood
 from edgeprune.errors import ModelError
-from edgeprune.graph import CONSTANTS, GraphNetwork, leaves
+from edgeprune.graph import CONSTANTS, GraphNetwork, computation_of, leaves
 from edgeprune.resize import all_tensors
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -37,7 +37,7 @@ def to_json(network: GraphNetwork) -> dict[str, Any]:
     Raises:
         ModelError: the graph holds an operator that is not ATen's.
     """
-    does, saved = network.computation, network.state_dict().keys()
+    does, saved = computation_of(network), network.state_dict().keys()
     return {
         "inputs": list(does.inputs),
         "stored": dict(does.stored),

@@ -18,7 +18,7 @@ from torch.fx.node import map_arg
 
 from edgeprune.errors import TraceError
 from edgeprune.exported import BATCH, BATCH_AND_SIZE, export, run_shapes, takes_other_sizes
-from edgeprune.graph import GraphNetwork, Result, check_shapes, constants_of, perform
+from edgeprune.graph import GraphNetwork, Result, check_shapes, computation_of, constants_of, perform
 from edgeprune.resize import all_tensors
 
 Shape = tuple[int, ...]
@@ -211,7 +211,7 @@ def network_of(program: Program, module: nn.Module, graph: fx.Graph | None = Non
 
 def _own_program(network: GraphNetwork, shapes: Sequence[Shape], batch: int, *, any_size: bool) -> Program:
     """The program that a network is: its own graph, not traced again."""
-    does, constants, state = network.computation, constants_of(network), all_tensors(network)
+    does, constants, state = computation_of(network), constants_of(network), all_tensors(network)
     known = {name: state[tensor] for name, tensor in does.stored.items()} | constants
     try:
         images = {name: (batch, *shape) for name, shape in zip(does.inputs, shapes, strict=True)}

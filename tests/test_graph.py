@@ -360,3 +360,20 @@ def test_an_operator_that_is_not_aten_s_is_not_written():
     assert_same(run(graph, images()), run(module, images()))
     with pytest.raises(ModelError, match=r"edgeprune_tests\.twice\.default is not one of ATen's"):
         to_json(graph)
+
+
+@pytest.mark.parametrize("name", ["computation", "graph", "code", "stored"])
+def test_a_part_of_the_network_may_have_any_name(name):
+    network = Plain().eval()
+    network.add_module(name, network.second)
+    del network.second
+    network.forward = lambda x: network.head(network.get_submodule(name)(network.first(x)).mean((2, 3)))
+    assert_same(run(read_again(graph_of(network)), images()), run(network, images()))
+
+
+def test_the_one_name_that_a_graph_keeps_for_itself_is_refused():
+    network = Plain().eval()
+    network._constants = nn.BatchNorm1d(4).eval()
+    with pytest.raises(ModelError, match="a part named '_constants'") as caught:
+        graph_of(network)
+    assert "another name" in caught.value.fix
