@@ -6,9 +6,9 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,19 @@ from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
 from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.device import SshDevice, parse_device
 from edgeprune.bench.entries import runtimes_of
+from edgeprune.bench.fleet import Opener, side_by_side
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
 from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.bench.summary import summary
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Doubt, doubts
-from edgeprune.errors import DataError, UsageError
+from edgeprune.errors import DataError, EdgepruneError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.order import Order
-from edgeprune.report.build import bench_report, machine_name, with_times
+from edgeprune.report.build import asked_for, bench_report, machine_name, told_apart, with_times
 from edgeprune.report.document import Report
 from edgeprune.report.parts import RunFacts
 from edgeprune.stats import MIN_ROUNDS
@@ -69,6 +70,7 @@ class Benched:
         comparisons: of these measurements.
         gate: as asked.
         report: the run's, with the new times; None for single files.
+        failures: devices that could not be measured, of several.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -78,6 +80,7 @@ class Benched:
     comparisons: tuple[Comparison, ...]
     gate: float | None = None
     report: Report | None = None
+    failures: Mapping[str, EdgepruneError] = field(default_factory=dict)
 
     @property
     def fatal(self) -> tuple[Doubt, ...]:
@@ -100,14 +103,17 @@ class Benched:
             measured, found = [self.measurements[at] for at in here], [self.doubts[at] for at in here]
             devices.append(summary(device, self.artifacts, measured, found, compare(measured)))
         gate = None if self.gate is None else {"asked": self.gate, "met": self.gate_met and not self.fatal}
-        return {"schema": 1, "devices": devices, "gate": gate}
+        failures = [
+            {"device": device, "error": error.what, "fix": error.fix} for device, error in self.failures.items()
+        ]
+        return {"schema": 1, "devices": devices, "gate": gate, "failures": failures}
 
 
 def bench(order: Order, listener: Listener | None = None) -> Benched:
-    """Measure files against each other, interleaved, on each device in turn.
+    """Measure files against each other, interleaved, on each device; on several machines at once.
 
     The samples are appended to the run's `measurements.jsonl`, and its report is written anew with the new times beside
-    those of other devices.
+    those of other devices. A device that fails does not keep others from being measured.
 
     Raises:
         EdgepruneError: see `edgeprune.errors`; what was measured before it stays in the run folder.
@@ -118,15 +124,17 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
         scratch = order.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
         material = _material(order, scratch) if order.files else None
         runtimes = sorted({one.runtime for one in material.artifacts} if material else order.runtimes)
-        found: dict[str, tuple[Measurement, ...]] = {}
-        for device in dict.fromkeys(order.devices):
+
+        def work(device: str, opened: Opener) -> tuple[Measurement, ...]:
             if order.set_up:
                 _set_up(device, runtimes, journal)
-            if material:
-                found[device] = _measured(order, material, device, journal)
+            found = _measured(order, material, device, opened, journal) if material else ()
             if order.clean:
                 _clean(device, journal)
-    measurements = tuple(one for its in found.values() for one in its)
+            return found
+
+        found, failures = side_by_side(tuple(dict.fromkeys(order.devices)), open_device, work)
+    measurements = told_apart([one for its in found.values() for one in its])
     found_doubts, comparisons = tuple(doubts(one) for one in measurements), compare(measurements)
     if material and not material.report and order.out:
         run = RunFacts(command=_command(order), seed=order.seed, created=_now())
@@ -139,6 +147,7 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
         comparisons=comparisons,
         gate=order.gate,
         report=_rewritten(order, material) if material and material.report else None,
+        failures=failures,
     )
 
 
@@ -187,7 +196,9 @@ def _material(order: Order, scratch: Path) -> Material:
     return Material(artifacts, scratch, made_up_images(artifacts[0].input_shape), None)
 
 
-def _measured(order: Order, material: Material, device: str, journal: Journal) -> tuple[Measurement, ...]:
+def _measured(
+    order: Order, material: Material, device: str, opened: Opener, journal: Journal
+) -> tuple[Measurement, ...]:
     threads = order.threads or ((1, 4) if isinstance(parse_device(device), SshDevice) else _own_threads())
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
@@ -196,7 +207,7 @@ def _measured(order: Order, material: Material, device: str, journal: Journal) -
     # Outputs need no comparison where they are computed as the reference is.
     same = device == "local" and not order.runtimes
     references = {} if same else host_outputs(material.artifacts, material.folder, material.images)
-    with journal.stage(f"bench {device}") as tick, open_device(device) as transport:
+    with journal.stage(f"bench {device}") as tick, opened(device) as transport:
         return measure(
             material.artifacts,
             material.folder,
@@ -233,10 +244,10 @@ def _rewritten(order: Order, material: Material) -> Report:
     """The run's report with the newest times of every file on every machine, saved."""
     assert material.report
     newest = {
-        (machine_name(one.device), one.artifact, one.role, one.runtime, one.threads): one
+        (machine_name(one.device), asked_for(one), one.artifact, one.role, one.runtime, one.threads): one
         for one in load_measurements(material.folder / LOG_NAME)
     }
-    kept = tuple(newest.values())
+    kept = told_apart(tuple(newest.values()))
     report = with_times(material.report, kept, compare(kept), [doubts(one) for one in kept])
     note = f"Timed again at {_now()} by: {shlex.join(_command(order))}"
     notes = tuple(line for line in report.run.notes if not line.startswith("Timed again at "))

@@ -6,10 +6,12 @@ derived on reading too, no longer stored; 3, blocks say when they were taken.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,7 +157,8 @@ class Measurement:
 class MeasurementLog:
     """`measurements.jsonl`, opened for appending: a block that was appended survives a loss of power.
 
-    Use as a context manager. A line that was torn off in an earlier run is removed on opening.
+    Use as a context manager. A line that was torn off in an earlier run is removed on opening. Several logs of one file
+    may be open at once, also in several processes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -166,9 +169,10 @@ class MeasurementLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("ab+")
-            self._stream.seek(0)
-            whole = self._stream.read().rfind(b"\n") + 1
-            self._stream.truncate(whole)
+            with _alone(self._stream):
+                self._stream.seek(0)
+                whole = self._stream.read().rfind(b"\n") + 1
+                self._stream.truncate(whole)
         except OSError as error:
             raise output_error(error, self.path) from error
         return self
@@ -195,11 +199,22 @@ class MeasurementLog:
         if self._stream is None:
             raise ValueError("the log is not open")
         try:
-            self._stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            with _alone(self._stream):
+                self._stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
         except OSError as error:
             raise output_error(error, self.path) from error
+
+
+@contextmanager
+def _alone(stream: BinaryIO) -> Iterator[None]:
+    """Nobody else writes to the file meanwhile."""
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(stream, fcntl.LOCK_UN)
 
 
 def load_measurements(path: Path) -> tuple[Measurement, ...]:

@@ -17,7 +17,7 @@ class Order:
 
     Attributes:
         files: one run folder, or model files of which the first is the baseline.
-        devices: "local" or "ssh://...", one after the other.
+        devices: "local", "ssh://...", "docker://..." or "podman://..."; those on several machines work at once.
         runtimes: to measure in: each file in those of them that read its format; empty for each format's default.
         threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
         rounds: blocks of each file; None for the default.

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from time import perf_counter
 from typing import Any, TextIO
 
@@ -23,29 +24,50 @@ _NAMES_SHOWN = 3
 
 
 class Talk:
-    """A `edgeprune.journal.Listener` on stderr: a bar for the running stage, a line for each finished one."""
+    """A `edgeprune.journal.Listener` on stderr: a bar for each running stage, a line for each finished one."""
 
     def __init__(self) -> None:
         self._console = Console(file=_own_stderr(), stderr=True, highlight=False)
+        self._running, self._lock = 0, Lock()
+        self._bars = Progress()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
         """Show a stage while it runs, and how long it took."""
         start = perf_counter()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        live = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
-        with live:
-            task = live.add_task(f"{name:<14}", total=None)
-            yield lambda done, total: live.update(task, completed=done, total=total)
+        with self._shown() as bars:
+            task = bars.add_task(f"{name:<14}", total=None)
+            try:
+                yield lambda done, total: bars.update(task, completed=done, total=total)
+            finally:
+                bars.remove_task(task)
         seconds = perf_counter() - start
         if seconds >= 1:
             self._console.print(f"  {name:<14} {seconds:6.1f} s", style="dim")
+
+    @contextmanager
+    def _shown(self) -> Iterator[Progress]:
+        """The bars of all stages that run now: a terminal can show only one set of them."""
+        with self._lock:
+            self._running += 1
+            if self._running == 1:
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TaskProgressColumn(),
+                    TimeElapsedColumn(),
+                    TimeRemainingColumn(),
+                )
+                is_seen = self._console.is_terminal
+                self._bars = Progress(*columns, console=self._console, transient=True, disable=not is_seen)
+                self._bars.start()
+        try:
+            yield self._bars
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    self._bars.stop()
 
     def say(self, line: str) -> None:
         """A line for the user."""

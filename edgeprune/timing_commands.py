@@ -78,6 +78,11 @@ def bench(
     )
     if done.measurements:
         print_bench(done.to_json(), as_json)
+    first, *others = done.failures.values() or (None,)
+    for error in others:
+        talk.failed(error)
+    if first:
+        raise first
     if done.fatal:
         raise TrustError(f"not trustworthy: {done.fatal[0]}", fix=done.fatal[0].reason.value.remedy)
     if not done.gate_met:

@@ -302,6 +302,37 @@ def test_two_boards_run_side_by_side(server, tmp_path):
     assert found == {device: [device + "\n"] for device in (server.device, other.device)}
 
 
+def test_two_ways_to_one_board_are_known_as_one(server):
+    with open_device(server.device) as one, open_device("ssh://board") as two, open_device("local") as here:
+        assert one.machine == two.machine == here.machine
+
+
+FLEET = """
+import sys
+from edgeprune.bench.fleet import side_by_side
+from edgeprune.bench.ssh import Ssh
+from edgeprune.bench.transport import open_device
+Ssh.machine = property(lambda board: board.name)  # one kernel runs both boards of the test
+def work(device, opened):
+    with opened(device) as board:
+        for line in board.run([board.python, "-c", sys.argv[3]]):
+            print(line.strip(), flush=True)
+side_by_side(sys.argv[1:3], open_device, work)
+"""
+
+
+def test_ctrl_c_ends_what_runs_on_several_boards(server):
+    argv = [sys.executable, "-c", FLEET, server.device, "ssh://board", CHILD_THAT_STAYS]
+    server.install("python3", f'export HOME="$HOME/$PPID"; mkdir -p $HOME; exec {sys.executable} "$@"')
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout
+        remote = [int(bench.stdout.readline()) for _ in range(2)]
+        bench.send_signal(signal.SIGINT)
+        assert bench.wait(30) != 0
+    assert all(is_gone_soon(process) for process in remote)
+    wait_for(lambda: not sessions_of(server))
+
+
 BENCH = """
 import sys
 from edgeprune.bench.transport import open_device

@@ -35,14 +35,18 @@ class Pretended:
 
     def __init__(self, **facts) -> None:
         self.facts, self.sensors, self.calls, self.ms = facts or dict(PI), {}, [], dict(MS)
+        self.by_device = False
 
     def __call__(self, artifacts, run, images, threads, *, transport, rounds, **settings):
         self.calls.append(SimpleNamespace(images=images, threads=threads, rounds=rounds, device=transport.name))
         rng, found = np.random.default_rng(len(self.calls)), []
+        facts = {**self.facts, "asked": transport.name} if self.by_device else self.facts
+        session = f"session {len(self.calls)} {transport.name}"
         with MeasurementLog(run / LOG_NAME) as log:
             for count in threads:
                 for artifact in artifacts:
-                    one = self.measurement(artifact, count, rounds, rng, f"session {len(self.calls)}")
+                    one = self.measurement(artifact, count, rounds, rng, session)
+                    one = replace(one, device=facts)
                     key = log.begin(one)
                     for block in one.blocks:
                         log.append(key, block, one.peak_rss_bytes)
@@ -71,7 +75,7 @@ class Pretended:
 
 class Pretend:
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = self.machine = name
 
     def __enter__(self):
         return self
@@ -378,6 +382,38 @@ def test_two_real_files_are_timed_here(tmp_path):
     assert done.measurements[0].artifact == sha256_of(files[0])
     assert len(done.doubts) == 2
     assert done.doubts[0] == doubts(done.measurements[0])
+
+
+def test_boards_that_are_alike_are_told_apart(run, board):
+    board.by_device = True
+    names = ("ssh://pi@one", "ssh://pi@two")
+    report = bench(Order((run,), devices=names, threads=(1,))).report
+    assert report
+    assert {device.name.rpartition(" ")[2] for device in report.devices} == {"(ssh://pi@one)", "(ssh://pi@two)"}
+    assert len({row.device for row in report.comparisons}) == 2
+    again = bench(Order((run,), devices=names[1:], threads=(1,))).report
+    assert again
+    assert len(again.comparisons) == 2
+
+
+def test_of_several_devices_one_that_fails_is_exit_3_after_the_others_are_shown(run, board, monkeypatch):
+    def opened(name: str) -> Pretend:
+        if "dead" in name:
+            raise DeviceError("does not answer", where=name, fix="Is it on?")
+        return Pretend(name)
+
+    monkeypatch.setattr(benching, "open_device", opened)
+    devices = [word for name in ("ssh://dead", "ssh://pi@board", "ssh://dead2") for word in ("--device", name)]
+    ran = run_here("bench", str(run), "--threads", "1", *devices, "--json")
+    assert ran.code == 3
+    document = json.loads(ran.out)
+    assert [device["device"] for device in document["devices"]] == ["ssh://pi@board"]
+    assert [(one["device"], one["error"]) for one in document["failures"]] == [
+        ("ssh://dead", "does not answer"),
+        ("ssh://dead2", "does not answer"),
+    ]
+    assert ("where: ssh://dead\n" in ran.err, "where: ssh://dead2\n" in ran.err) == (True, True)
+    assert len(Report.load(run / "report.json").comparisons) == 1
 
 
 def test_an_unreachable_device_is_exit_3(run, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -106,3 +107,21 @@ def test_a_log_that_cannot_be_written_is_a_users_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError), MeasurementLog(tmp_path / "file" / "m.jsonl"):
         pass
+
+
+def test_several_logs_of_one_file_lose_nothing_of_each_other(tmp_path):
+    path, each = tmp_path / "m.jsonl", 20
+
+    def write(name: str) -> None:
+        for _ in range(each):
+            with MeasurementLog(path) as log:  # opening removes a torn line: never one that is being written
+                log.append(log.begin(a_measurement(session=name)), a_measurement(session=name).blocks[0], 1)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = load_measurements(path)
+    assert sorted(one.session for one in found) == sorted("abcd" * each)
+    assert all(len(one.blocks) == 1 for one in found)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from edgeprune.bench.device import ContainerDevice
 from edgeprune.bench.faults import ended, engine_fault
-from edgeprune.bench.process import end, start
+from edgeprune.bench.process import end, kill, start, this_machine
 from edgeprune.errors import DeviceError
 
 _FILES = PurePosixPath("/edgeprune")
@@ -46,11 +46,18 @@ class Container:
     def __init__(self, device: ContainerDevice) -> None:
         self._device = device
         self._sent: dict[Path, str] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._interrupted = False
 
     @property
     def name(self) -> str:
         """As the user wrote it."""
         return str(self._device)
+
+    @property
+    def machine(self) -> str:
+        """This one."""
+        return this_machine()
 
     def __enter__(self) -> Container:
         argv = [self._device.engine, "image", "inspect", "--format", "{{.Id}}", self._device.image]
@@ -84,22 +91,30 @@ class Container:
         """Run a command and yield its lines; see `Transport.run`."""
         name = f"edgeprune-{secrets.token_hex(8)}"
         with tempfile.TemporaryFile() as log:
-            process = start(self._command(name, argv), log)
+            process = self._process = start(self._command(name, argv), log)
             assert process.stdout
             try:
                 yield from process.stdout
                 code = process.wait()
             finally:
-                cut_off = process.poll() is None
+                cut_off = process.poll() is None or self._interrupted
                 end(process)  # the engine passes the signal on
                 if cut_off:
                     self._remove(name)
+            if self._interrupted:
+                raise KeyboardInterrupt
             if code:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip()
                 # As a shell does, an engine says 128 + N for signal N.
                 signalled = 128 - code if code > 128 else code
                 raise engine_fault(said, self._device) or ended(signalled, said.splitlines()[-3:], self.name)
+
+    def interrupt(self) -> None:
+        """End what runs; see `Transport.interrupt`."""
+        self._interrupted = True
+        if self._process:
+            kill(self._process)
 
     def _command(self, name: str, argv: Sequence[str]) -> list[str]:
         mount = f"--volume={self._scratch}:{_FILES}:ro"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 from edgeprune.errors import DeviceError
@@ -30,16 +33,25 @@ def start(argv: Sequence[str], log: IO[bytes]) -> subprocess.Popen[str]:
         raise DeviceError(f"cannot start {argv[0]}: {error.strerror}", where="this machine") from error
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """End a program and all of its group, kindly first."""
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a program and all of its group, kindly first; also from another thread than the one that reads its lines."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
-            break
+            return
         os.killpg(process.pid, kind)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a program and all of its group, and let go of its streams."""
+    kill(process)
     for stream in (process.stdin, process.stdout):
         if stream:
             stream.close()
+
+
+def this_machine() -> str:
+    """Tells the machine we run on from others, until it restarts: the kernel's boot_id (random(4)), else its name."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text().strip() if boot.exists() else socket.gethostname()

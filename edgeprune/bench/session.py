@@ -205,7 +205,7 @@ def _collect(
     tick(0, rounds * len(asked))
     for event in events:
         if event["event"] == "start":
-            device = event["device"]
+            device = {**event["device"], "asked": transport.name}
         elif event["event"] == "ready":
             name = event["entry"]
             found[name] = _begun(by_id[name], event, device, session, references)

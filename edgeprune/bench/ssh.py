@@ -15,11 +15,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import IO, Any
 
 from edgeprune.bench.device import SshDevice
@@ -63,6 +63,7 @@ print(json.dumps({
     "machine": platform.machine(),
     "libc": platform.libc_ver(),
     "version": sys.version_info[:3],
+    "boot": open("/proc/sys/kernel/random/boot_id").read().strip(),
     "bits": 64 if sys.maxsize > 2**32 else 32,
 }))
 """
@@ -79,6 +80,7 @@ class Board:
         machine: as uname says: "aarch64".
         libc: name and version: ("glibc", "2.36").
         version: of the system's Python.
+        boot: names the running system: the same for every way to it.
         bits: of the system's Python: 32 also where a 32-bit system runs on a 64-bit kernel.
     """
 
@@ -88,6 +90,7 @@ class Board:
     machine: str
     libc: tuple[str, str]
     version: tuple[int, int, int]
+    boot: str
     bits: int
 
     @property
@@ -110,6 +113,8 @@ class Ssh:
         self._board: Board | None = None
         self._sent: set[str] = set()
         self._to_close = True
+        self._process: subprocess.Popen[bytes] | None = None
+        self._interrupted = Event()
 
     @property
     def name(self) -> str:
@@ -120,6 +125,11 @@ class Ssh:
     def python(self) -> str:
         """The Python that `edgeprune bench --setup` made on the board, else the board's own."""
         return self.board.python
+
+    @property
+    def machine(self) -> str:
+        """The board, whichever way it is reached."""
+        return self.board.boot
 
     @property
     def board(self) -> Board:
@@ -186,6 +196,12 @@ class Ssh:
         if outcome["code"] != 0:
             raise ended(outcome["code"], outcome["words"], self.name)
 
+    def interrupt(self) -> None:
+        """End what runs; see `Transport.interrupt`."""
+        self._interrupted.set()
+        if self._process:
+            self._process.kill()
+
     def clean(self) -> None:
         """Remove everything edgeprune ever made on the board.
 
@@ -209,6 +225,8 @@ class Ssh:
                     yield line.decode(errors="replace")
                 if process.wait() == 0:
                     return
+            if self._interrupted.is_set():
+                raise KeyboardInterrupt
             if failures == len(RETRY_SECONDS):
                 self._to_close = False
                 raise DeviceError(
@@ -217,7 +235,7 @@ class Ssh:
                     fix=f"The board finishes its work alone and writes it to {folder}/events.jsonl; "
                     f"to remove it: edgeprune bench --clean --device {self.name}",
                 )
-            time.sleep(RETRY_SECONDS[failures])
+            self._interrupted.wait(RETRY_SECONDS[failures])
             failures += 1
 
     def _keeper(self, operation: str, *words: str, stdin: IO[bytes] | None = None) -> bytes:
@@ -254,9 +272,10 @@ class Ssh:
     def _started(self, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
         try:
             # A session of its own: Ctrl-C reaches us alone, and we still need the connection to end what runs there.
-            return subprocess.Popen(argv, start_new_session=True, **streams)
+            self._process = subprocess.Popen(argv, start_new_session=True, **streams)
         except FileNotFoundError:
             raise DeviceError("ssh is not installed on this machine", fix="apt-get install openssh-client") from None
+        return self._process
 
     def _hang_up(self) -> None:
         """Close the connection."""

@@ -8,13 +8,14 @@ import tempfile
 import zipapp
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from subprocess import Popen
 from typing import Protocol
 
 import edgeprune.worker
 from edgeprune.bench.container import Container
 from edgeprune.bench.device import ContainerDevice, LocalDevice, parse_device
 from edgeprune.bench.faults import ended
-from edgeprune.bench.process import end, start
+from edgeprune.bench.process import end, kill, start, this_machine
 from edgeprune.bench.ssh import Ssh
 
 
@@ -31,6 +32,10 @@ class Transport(Protocol):
     @property
     def python(self) -> str:
         """The Python on the device that has numpy and the runtimes."""
+
+    @property
+    def machine(self) -> str:
+        """Tells the machine that works there from others, whatever the user calls it; known once entered."""
 
     def __enter__(self) -> Transport: ...
 
@@ -57,12 +62,24 @@ class Transport(Protocol):
             yielded).
         """
 
+    def interrupt(self) -> None:
+        """End what `run` runs in another thread, which then raises KeyboardInterrupt there."""
+
 
 class Local:
     """This machine."""
 
     name = "local"
     python = sys.executable
+
+    def __init__(self) -> None:
+        self._process: Popen[str] | None = None
+        self._interrupted = False
+
+    @property
+    def machine(self) -> str:
+        """This one."""
+        return this_machine()
 
     def __enter__(self) -> Local:
         return self
@@ -81,17 +98,25 @@ class Local:
     def run(self, argv: Sequence[str]) -> Generator[str, None, None]:
         """Run a command and yield its lines; see `Transport.run`."""
         with tempfile.TemporaryFile() as log:
-            process = start(argv, log)
+            process = self._process = start(argv, log)
             assert process.stdout
             try:
                 yield from process.stdout
                 code = process.wait()
             finally:
                 end(process)
+            if self._interrupted:
+                raise KeyboardInterrupt
             if code:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip().splitlines()[-3:]
                 raise ended(code, said, self.name)
+
+    def interrupt(self) -> None:
+        """End what runs; see `Transport.interrupt`."""
+        self._interrupted = True
+        if self._process:
+            kill(self._process)
 
 
 def open_device(text: str) -> Transport:
