@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.device import SshDevice, parse_device
 from edgeprune.bench.entries import runtimes_of
 from edgeprune.bench.fleet import Opener, side_by_side
+from edgeprune.bench.profiling import PROFILES_NAME, Refusal, profile
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
 from edgeprune.bench.single import made_up_images, single_files
@@ -31,6 +32,7 @@ from edgeprune.files import sha256_of
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.order import Order
+from edgeprune.profile import Profile, append_profiles
 from edgeprune.report.build import asked_for, bench_report, machine_name, told_apart, with_times
 from edgeprune.report.document import Report
 from edgeprune.report.parts import RunFacts
@@ -71,6 +73,8 @@ class Benched:
         gate: as asked.
         report: the run's, with the new times; None for single files.
         failures: devices that could not be measured, of several.
+        profiles: device by device, of these files; empty unless asked for.
+        unprofiled: what could not be profiled.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -81,6 +85,8 @@ class Benched:
     gate: float | None = None
     report: Report | None = None
     failures: Mapping[str, EdgepruneError] = field(default_factory=dict)
+    profiles: Mapping[str, tuple[Profile, ...]] = field(default_factory=dict)
+    unprofiled: tuple[Refusal, ...] = ()
 
     @property
     def fatal(self) -> tuple[Doubt, ...]:
@@ -101,12 +107,15 @@ class Benched:
         for device in dict.fromkeys(self.asked):
             here = [at for at, name in enumerate(self.asked) if name == device]
             measured, found = [self.measurements[at] for at in here], [self.doubts[at] for at in here]
-            devices.append(summary(device, self.artifacts, measured, found, compare(measured)))
+            profiles = [one.to_json() for one in self.profiles.get(device, ())]
+            its = summary(device, self.artifacts, measured, found, compare(measured))
+            devices.append({**its, "profiles": profiles})
         gate = None if self.gate is None else {"asked": self.gate, "met": self.gate_met and not self.fatal}
         failures = [
             {"device": device, "error": error.what, "fix": error.fix} for device, error in self.failures.items()
         ]
-        return {"schema": 1, "devices": devices, "gate": gate, "failures": failures}
+        unprofiled = [asdict(one) for one in self.unprofiled]
+        return {"schema": 1, "devices": devices, "gate": gate, "failures": failures, "unprofiled": unprofiled}
 
 
 def bench(order: Order, listener: Listener | None = None) -> Benched:
@@ -124,11 +133,14 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
         scratch = order.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
         material = _material(order, scratch) if order.files else None
         runtimes = sorted({one.runtime for one in material.artifacts} if material else order.runtimes)
+        profiles: dict[str, tuple[tuple[Profile, ...], tuple[Refusal, ...]]] = {}
 
         def work(device: str, opened: Opener) -> tuple[Measurement, ...]:
             if order.set_up:
                 _set_up(device, runtimes, journal)
             found = _measured(order, material, device, opened, journal) if material else ()
+            if material and order.profile and not any(one.emulated for one in found):
+                profiles[device] = _profiled(order, material, device, opened, journal)
             if order.clean:
                 _clean(device, journal)
             return found
@@ -148,6 +160,8 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
         gate=order.gate,
         report=_rewritten(order, material) if material and material.report else None,
         failures=failures,
+        profiles={device: its for device, (its, _) in profiles.items()},
+        unprofiled=tuple(one for _, refused in profiles.values() for one in refused),
     )
 
 
@@ -199,7 +213,7 @@ def _material(order: Order, scratch: Path) -> Material:
 def _measured(
     order: Order, material: Material, device: str, opened: Opener, journal: Journal
 ) -> tuple[Measurement, ...]:
-    threads = order.threads or ((1, 4) if isinstance(parse_device(device), SshDevice) else _own_threads())
+    threads = _threads(order, device)
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
     if order.minutes is not None:
@@ -220,6 +234,28 @@ def _measured(
             references=references,
             tick=tick,
         )
+
+
+def _profiled(
+    order: Order, material: Material, device: str, opened: Opener, journal: Journal
+) -> tuple[tuple[Profile, ...], tuple[Refusal, ...]]:
+    """What each operator takes; not under an emulator, where times mean nothing."""
+    with journal.stage(f"profile {device}") as tick, opened(device) as transport:
+        found, refused = profile(
+            material.artifacts,
+            material.folder,
+            material.images,
+            _threads(order, device)[0],
+            transport=transport,
+            runtimes=order.runtimes,
+            tick=tick,
+        )
+    append_profiles(material.folder / PROFILES_NAME, found)
+    return found, refused
+
+
+def _threads(order: Order, device: str) -> tuple[int, ...]:
+    return order.threads or ((1, 4) if isinstance(parse_device(device), SshDevice) else _own_threads())
 
 
 def _own_threads() -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class Order:
         rounds: blocks of each file; None for the default.
         minutes: about how long on each device, instead.
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
+        profile: ask the runtimes afterwards what each operator takes, at the first thread count.
         set_up: put runtimes on the boards first.
         clean: remove from the boards what was put there.
         out: where to keep the samples of single files and a report of them; None for nowhere.
@@ -37,6 +38,7 @@ class Order:
     rounds: int | None = None
     minutes: float | None = None
     gate: float | None = None
+    profile: bool = False
     set_up: bool = False
     clean: bool = False
     out: Path | None = None

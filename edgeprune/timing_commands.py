@@ -44,6 +44,7 @@ def bench(
     gate: Annotated[
         float | None, typer.Option(help="Exit 1 unless every speed-up's interval lies at or above this, e.g. 1.3.")
     ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Then ask the runtimes what each operator takes.")] = False,
     setup: Annotated[bool, typer.Option("--setup", help="Put the runtimes on the board first.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove from the board what --setup put there.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to keep the samples of single files, with a report.")] = None,
@@ -68,6 +69,7 @@ def bench(
             rounds=blocks,
             minutes=minutes,
             gate=gate,
+            profile=profile,
             set_up=setup,
             clean=clean,
             out=out,

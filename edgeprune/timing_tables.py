@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from edgeprune.profile_tables import print_profiles
 from edgeprune.report.numbers import change, scaled, significant, speed_up
 from edgeprune.report.render.terminal import fitted
 from edgeprune.report.tables import Column, Table
@@ -52,6 +53,7 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
             of = f"{doubt['measurements']} of {len(device['rows'])} measurements"
             line = f"{doubt['reason']}: {doubt['said']} ({of}). {doubt['remedy']}"
             console.print(escape(line), style="red" if doubt["fatal"] else "yellow", soft_wrap=True)
+    print_profiles(document, console)
     if document["gate"]:
         console.print(f"gate {document['gate']['asked']:g}x: {'met' if document['gate']['met'] else 'not met'}")
 

@@ -92,13 +92,12 @@ def measure(
     asked = entries(artifacts, runtimes, threads)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
-        job = _job(asked, run, rounds, repeats, block_seconds, seed) | {
-            "inputs": transport.put(save_inputs(images, scratch))
-        }
+        job = job_for(asked, run, rounds, repeats, block_seconds, seed)
+        job["inputs"] = transport.put(save_inputs(images, scratch))
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
-        argv = _worker_command(job, scratch, transport)
-        with closing(_events(transport, argv)) as events:
+        argv = worker_command(job, scratch, transport)
+        with closing(events_of(transport, argv)) as events:
             return _collect(events, asked, transport, log, rounds, references, tick)
 
 
@@ -113,12 +112,17 @@ def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
         DeviceError: the worker cannot be run there.
     """
     job = {"schema": JOB_SCHEMA, "entries": []}
-    with closing(_events(transport, _worker_command(job, scratch, transport))) as events:
+    with closing(events_of(transport, worker_command(job, scratch, transport))) as events:
         return {name: value for event in events if event["event"] == "start" for name, value in event["device"].items()}
 
 
-def _job(
-    asked: Sequence[Entry], run: Path, rounds: int, repeats: int | None, block_seconds: float, seed: int
+def job_for(
+    asked: Sequence[Entry],
+    run: Path,
+    rounds: int = ROUNDS,
+    repeats: int | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The job document; its paths are still those of this machine."""
     return {
@@ -156,7 +160,7 @@ def save_inputs(images: np.ndarray, folder: Path) -> Path:
     return path
 
 
-def _worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport) -> list[str]:
+def worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport) -> list[str]:
     """Bring worker and job to the device; what to run there."""
     worker, document = scratch / "worker.pyz", scratch / "job.json"
     try:
@@ -167,7 +171,7 @@ def _worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport)
     return [transport.python, transport.put(worker), "--attached", transport.put(document)]
 
 
-def _events(transport: Transport, argv: Sequence[str]) -> Generator[dict[str, Any], None, None]:
+def events_of(transport: Transport, argv: Sequence[str]) -> Generator[dict[str, Any], None, None]:
     """The worker's events, up to its end.
 
     Raises:
@@ -218,7 +222,7 @@ def _collect(
             done += 1
             tick(done, max(done, rounds * len(asked)))
         elif event["event"] == "error":
-            raise _failure(event, by_id, transport)
+            raise failure(event, by_id, transport)
     return tuple(found[entry.id] for entry in asked)
 
 
@@ -258,7 +262,7 @@ def _begun(
     )
 
 
-def _failure(
+def failure(
     event: Mapping[str, Any], by_id: Mapping[str, Entry], transport: Transport
 ) -> DeviceError | MissingExtraError:
     """What an error event means for the user."""

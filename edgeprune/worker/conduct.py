@@ -119,8 +119,9 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     Args:
         job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
             `rounds`, `repeats` (most rounds to add in place of tainted ones), `block_seconds`,
-            `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`.
-        emit: receives the events `start`, `ready`, `block`, `end`, or `error` as the last one.
+            `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
+            `profile_calls` to profile each entry instead of timing it.
+        emit: receives the events `start`, `ready`, `block` or `profile`, `end`, or `error` as the last one.
 
     Returns:
         0, or 1 after an error event.
@@ -130,8 +131,12 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     emit({"event": "start", "schema": SCHEMA, "device": device})
     try:
         _check_runtimes(job["entries"])
-        for group in groups(job["entries"]):
-            _measure_group(group, job, board, device["at_start"], began, emit)
+        if "profile_calls" in job:
+            for entry in job["entries"]:
+                emit({"event": "profile", "entry": entry["id"], **_profile(entry, job)})
+        else:
+            for group in groups(job["entries"]):
+                _measure_group(group, job, board, device["at_start"], began, emit)
     except EntryError as error:
         emit({"event": "error", **vars(error)})
         return 1
@@ -197,15 +202,11 @@ def _measure_group(
     began: float,
     emit: Emit,
 ) -> None:
-    from edgeprune.worker.runtimes import RUNTIMES  # not before it is known that numpy is there
-
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for entry in group:
-            patience = job["patience_seconds"] * (BUILD_PATIENCE if RUNTIMES[entry["runtime"]].builds else 1)
-            child = children[entry["id"]] = stack.enter_context(Child(entry["id"], patience))
-            loaded = {key: entry[key] for key in ("path", "runtime", "threads", "layout")}
-            ready = child.ask("load", inputs=job["inputs"], **loaded)
+            child = children[entry["id"]] = stack.enter_context(_child(entry, job))
+            ready = child.ask("load", **_loaded(entry, job))
             warm_up = child.ask("warm_up", **job["warm_up"])
             emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
         seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in children}
@@ -219,6 +220,26 @@ def _measure_group(
                 block["sensors"] = {**sensors.readings(board), **block["sensors"]}
                 seen[name].append(block["sensors"])
                 emit({"event": "block", "entry": name, "round": number, "order": order, "started_s": started, **block})
+
+
+def _profile(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """What each operator takes, or why that is not to be had: `refused`, `fix`."""
+    try:
+        with _child(entry, job) as child:
+            return child.ask("profile", calls=job["profile_calls"], **_loaded(entry, job))
+    except EntryError as error:
+        return {"refused": error.reason, "fix": error.fix}
+
+
+def _child(entry: Mapping[str, Any], job: Mapping[str, Any]) -> Child:
+    from edgeprune.worker.runtimes import RUNTIMES  # not before it is known that numpy is there
+
+    slow = BUILD_PATIENCE if RUNTIMES[entry["runtime"]].builds else 1
+    return Child(entry["id"], job["patience_seconds"] * slow)
+
+
+def _loaded(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("path", "runtime", "threads", "layout")} | {"inputs": job["inputs"]}
 
 
 def wanted(

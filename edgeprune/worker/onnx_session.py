@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,35 @@ def load_onnxruntime(path: str, threads: int, provider: str = CPU) -> LoadedMode
         UnfitError: the provider is not in this build, or its session does not hold it.
         ValueError: the file's input is of a type that cannot be fed.
     """
+    if provider == CPU:
+        session, version = open_session(path, threads, provider)
+        return LoadedModel(version, *calls_of(session), lambda: {CPU: 1.0})
+    scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
+    try:
+        session, version = open_session(path, threads, provider, Path(scratch.name) / "placement")
+    except BaseException:
+        scratch.cleanup()
+        raise
+
+    def placement() -> Mapping[str, float]:
+        with scratch:
+            return placed(node_events(Path(session.end_profiling())), provider)
+
+    return LoadedModel(version, *calls_of(session), placement)
+
+
+def open_session(path: str, threads: int, provider: str, profile: Path | None = None) -> tuple[Any, str]:
+    """A session that holds the provider, and onnxruntime's version.
+
+    Args:
+        path: the file.
+        threads: for the CPU, or for XNNPACK's own threads.
+        provider: an execution provider; what it cannot execute falls to the CPU's.
+        profile: how the name of the profile begins; None for no profile.
+
+    Raises:
+        UnfitError: the provider is not in this build, or its session does not hold it.
+    """
     # From 1.29 on it tells its makers of every import, and its uploader's thread would be timed too.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -47,31 +76,29 @@ def load_onnxruntime(path: str, threads: int, provider: str = CPU) -> LoadedMode
     _check_available(provider, onnxruntime.get_available_providers(), version)
     options = _options(onnxruntime.SessionOptions(), threads, provider)
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    scratch = _profiled(options) if provider != CPU else None
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     session = onnxruntime.InferenceSession(path, options, providers=_providers(provider, threads))
     session.disable_fallback()
-    if scratch and provider not in session.get_providers():
-        scratch.cleanup()
+    if provider not in session.get_providers():
         raise UnfitError(
             f"onnxruntime {version} could not start its {provider}: the session holds only "
             f"{', '.join(session.get_providers())}",
             f"Is what it needs installed, in matching versions? It takes {_NEEDS[provider]}.",
         )
-
-    def placement() -> Mapping[str, float]:
-        if not scratch:
-            return {CPU: 1.0}
-        with scratch:
-            return placed(node_events(Path(session.end_profiling())), provider)
-
-    prepare, run = _calls(session)
-    return LoadedModel(version, prepare, run, placement)
+    return session, version
 
 
-def node_events(path: Path) -> list[dict[str, Any]]:
-    """The executed operators in a profile that onnxruntime wrote, in the order they ran, of all calls."""
+def node_events(path: Path, wanted: str = "_kernel_time") -> list[dict[str, Any]]:
+    """The executed operators in a profile that onnxruntime wrote, in the order they ran, of all calls.
+
+    Args:
+        path: the profile.
+        wanted: how the events' names end; "model_run" for whole calls.
+    """
     events = json.loads(path.read_text(encoding="utf-8"))
-    found = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    found = [event for event in events if event["name"].endswith(wanted)]
     return sorted(found, key=lambda event: int(event["ts"]))
 
 
@@ -114,14 +141,6 @@ def _options(options: Any, threads: int, provider: str) -> Any:
     return options
 
 
-def _profiled(options: Any) -> tempfile.TemporaryDirectory[str]:
-    """Switch profiling on; the folder the profile will be in."""
-    scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
-    options.enable_profiling = True
-    options.profile_file_prefix = str(Path(scratch.name) / "placement")
-    return scratch
-
-
 def _providers(provider: str, threads: int) -> list[Any]:
     """The provider asked for, then what it falls back on."""
     engines = Path(ENGINES).expanduser()
@@ -134,8 +153,12 @@ def _providers(provider: str, threads: int) -> list[Any]:
     return list(dict.fromkeys((provider, CPU)))
 
 
-def _calls(session: Any) -> tuple[Any, Any]:
-    """`prepare` and `run` of a LoadedModel."""
+def calls_of(session: Any) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], np.ndarray]]:
+    """`prepare` and `run` of a LoadedModel.
+
+    Raises:
+        ValueError: the file's input is of a type that cannot be fed.
+    """
     name, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
     dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     if kind not in dtypes:

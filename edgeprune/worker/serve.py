@@ -100,6 +100,22 @@ class ServedModel:
         return {"samples_ns": samples, "peak_rss_bytes": peak, "sensors": seen}
 
 
+def profile(path: str, runtime: str, threads: int, inputs: str, layout: str, calls: int) -> dict[str, Any]:
+    """What each operator of a file takes; the arguments are those of `ServedModel.load`.
+
+    Returns:
+        what the runtime's `profile` returns.
+
+    Raises:
+        UnfitError: the runtime offers no profile here.
+    """
+    profiler = RUNTIMES[runtime].profile
+    if profiler is None:
+        raise UnfitError(f"{runtime}'s Python package offers no profile", f"Leave --profile or {runtime} out.")
+    image = np.load(inputs)[:1]
+    return profiler(path, threads, image.transpose(0, 2, 3, 1) if layout == "NHWC" else image, calls)
+
+
 def warm_up(call: Callable[[], int], at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:
     """Call until the median of short windows stops improving.
 
@@ -153,6 +169,7 @@ def serve() -> int:
         "load": model.load,
         "warm_up": model.warm_up,
         "block": model.block,
+        "profile": profile,
     }
     for line in sys.stdin:
         request = json.loads(line)

@@ -30,6 +30,7 @@ PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")
 """Where it lies if not on PATH: JetPack does not put it there."""
 WARM_UP_MS = 200
 """trtexec's own default: so long each of its processes runs before it measures."""
+_ONCE = ("--iterations=1", "--duration=0", "--warmUp=0")
 _NO_PRECISION_FLAGS = (11, 0, 0)  # from this version on, networks are strongly typed and the flags are gone
 
 
@@ -38,7 +39,7 @@ def find_trtexec() -> str | None:
     return shutil.which("trtexec") or next((place for place in PLACES if shutil.which(place)), None)
 
 
-def load_trtexec(path: str, threads: int) -> LoadedModel:  # noqa: ARG001
+def load_trtexec(path: str, threads: int, more: Sequence[str] = _ONCE) -> LoadedModel:  # noqa: ARG001
     """Build the engine of an ONNX file, unless one is kept from before, and be ready to time it.
 
     The engine is kept under `ENGINES`, by the file's content, TensorRT's version, the device and the precision flags.
@@ -46,6 +47,7 @@ def load_trtexec(path: str, threads: int) -> LoadedModel:  # noqa: ARG001
     Args:
         path: the file.
         threads: not used; every runtime is loaded alike.
+        more: options of the process that `run` starts.
 
     Raises:
         UnfitError: trtexec is not there, or cannot build the engine.
@@ -60,7 +62,7 @@ def load_trtexec(path: str, threads: int) -> LoadedModel:  # noqa: ARG001
     if not engine.exists():
         _build(program, path, engine, header, flags)
     scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
-    run = _Trtexec(program, str(engine), header, scratch)
+    run = _Trtexec(program, str(engine), header, scratch, tuple(more))
 
     def prepare(image: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(image, np.float16 if header.float16 else np.float32)
@@ -71,6 +73,38 @@ def load_trtexec(path: str, threads: int) -> LoadedModel:  # noqa: ARG001
     return LoadedModel(".".join(map(str, release)), prepare, run.output, placement, run.times)
 
 
+def profile_trtexec(path: str, threads: int, image: np.ndarray, calls: int) -> dict[str, Any]:
+    """Profile a file's engine by `--exportProfile`.
+
+    Args:
+        path: the file.
+        threads: not used.
+        image: float32 [1, ...] in the file's layout.
+        calls: how many to take the times of.
+
+    Returns:
+        version, call_ns (the sum of its layers) and operators: name, kind (empty: trtexec does not say), ns (the
+        median, before TensorRT 8.5 the mean) and place.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        result = Path(folder) / "profile.json"
+        model = load_trtexec(
+            path, threads, (f"--iterations={calls}", "--duration=0", "--warmUp=0", f"--exportProfile={result}")
+        )
+        model.run(model.prepare(image))
+        operators = read_profile(result.read_text(encoding="utf-8"))
+    return {"version": model.version, "call_ns": sum(one["ns"] for one in operators), "operators": operators}
+
+
+def read_profile(text: str) -> list[dict[str, Any]]:
+    """The layers in a file that `--exportProfile` wrote."""
+    return [
+        {"name": layer["name"], "kind": "", "ns": layer.get("medianMs", layer["averageMs"]) * 1e6, "place": "TensorRT"}
+        for layer in json.loads(text)
+        if "name" in layer
+    ]
+
+
 @dataclass(frozen=True)
 class _Trtexec:
     """An engine, and where its inputs and results are put."""
@@ -79,11 +113,12 @@ class _Trtexec:
     engine: str
     header: Header
     scratch: tempfile.TemporaryDirectory[str]
+    more: tuple[str, ...]
 
     def output(self, image: np.ndarray) -> np.ndarray:
         """The first output for an image; by a process that does nothing else."""
         result = Path(self.scratch.name) / "output.json"
-        self._call(image, "--iterations=1", "--duration=0", "--warmUp=0", f"--exportOutput={result}")
+        self._call(image, *self.more, f"--exportOutput={result}")
         return read_output(result.read_text(encoding="utf-8"), self.header.output)
 
     def times(self, image: np.ndarray, seconds: float, at_least: int) -> list[int]:
@@ -136,8 +171,7 @@ def _build(program: str, path: str, engine: Path, header: Header, flags: Sequenc
     engine.parent.mkdir(parents=True, exist_ok=True)
     partial = engine.with_name(f"{engine.name}.{time.time_ns()}.partial")
     # It times what it built; the option that stops that has two names, by version.
-    at_once = ("--iterations=1", "--duration=0", "--warmUp=0")
-    wanted = [program, f"--onnx={path}", f"--saveEngine={partial}", *flags, *_shapes(header), *at_once]
+    wanted = [program, f"--onnx={path}", f"--saveEngine={partial}", *flags, *_shapes(header), *_ONCE]
     try:
         said = _run(wanted, "build the engine")
         if not partial.exists():
