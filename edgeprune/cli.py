@@ -140,8 +140,12 @@ def compress(
         typer.Option(help="A setting of the criterion, e.g. metric=psnr; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
     ratio: Annotated[
-        float | None,
-        typer.Option(help=f"Share of filters to remove in each layer that is cut. (default: {DEFAULT_RATIO})"),
+        str | None,
+        typer.Option(
+            help=f"Share of filters to remove in each layer that is cut; auto: what the criterion itself removes. "
+            f"(default: {DEFAULT_RATIO})",
+            metavar="FLOAT|auto",
+        ),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
     scope: Scope = "inner",

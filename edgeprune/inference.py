@@ -15,6 +15,8 @@ from torch import Tensor, fx, nn
 from edgeprune.program import Program, forget, operator_of, run_node
 from edgeprune.resize import all_tensors
 
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+
 
 class Inference:
     """Callable: images float32 [n, channels, height, width] -> the model's (first) output.
@@ -27,7 +29,7 @@ class Inference:
     def __init__(self, program: Program, module: nn.Module) -> None:
         self._program = program
         self._state = {name: tensor.detach() for name, tensor in all_tensors(module).items()}
-        pairs = [(node, norm) for node in program.nodes if (norm := _norm_after(program, node)) is not None]
+        pairs = [(node, norm) for node in program.nodes if (norm := norm_after(program, node)) is not None]
         self._folded = {node.name: self._fold(node, norm) for node, norm in pairs}
         self._source = {norm.name: node.name for node, norm in pairs}
 
@@ -68,9 +70,12 @@ class Inference:
         return self._state[self._program.stored[argument.name]] if isinstance(argument, fx.Node) else None
 
 
-def _norm_after(program: Program, node: fx.Node) -> fx.Node | None:
-    """The batch normalisation with running statistics that alone reads a convolution with stored weights."""
-    if operator_of(node) != "conv2d" or len(node.users) != 1:
+def norm_after(program: Program, node: fx.Node) -> fx.Node | None:
+    """The batch normalisation with running statistics that alone reads a convolution with stored weights.
+
+    Its arguments are (input, scale, offset, mean, variance, momentum, epsilon).
+    """
+    if operator_of(node) not in _CONVOLUTIONS or len(node.users) != 1:
         return None
     reader = next(iter(node.users))
     if operator_of(reader) != "_native_batch_norm_legit_no_training":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from edgeprune.terminal import print_json, print_rows, table
+
+if TYPE_CHECKING:
+    from edgeprune.criteria import Criterion
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
 
@@ -26,16 +30,40 @@ def models(as_json: AsJson = False) -> None:
     print_rows("models", rows, as_json)
 
 
-def criteria(as_json: AsJson = False) -> None:
-    """The ways to rank filters, and their settings."""
+def criteria(
+    name: Annotated[str | None, typer.Argument(help="How this one works, its source and its settings.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The ways to rank filters; with a name, how that one works."""
     from edgeprune.criteria import CRITERIA, configure
 
+    if name is not None:
+        _criterion(configure(name), as_json)
+        return
     known = [configure(name) for name in CRITERIA.table()]
     rows = [
-        {"name": c.name, "settings": dict(c.settings), "title": (c.function.__doc__ or "").splitlines()[0]}
+        {
+            "name": c.name,
+            "paper": c.about.paper,
+            "images": "yes" if c.about.needs_data else "no",
+            "grows_with": c.about.cost,
+            "title": (c.function.__doc__ or "").partition("\n")[0],
+        }
         for c in known
     ]
     print_rows("criteria", rows, as_json)
+
+
+def _criterion(found: Criterion, as_json: bool) -> None:
+    """Print where a criterion comes from, what is ours in it, and its settings."""
+    source = inspect.getdoc(inspect.getmodule(found.function)) or ""
+    text = f"{source}\n\n{inspect.getdoc(found.function) or ''}"
+    if as_json:
+        print_json({"name": found.name, "settings": dict(found.settings), "text": text})
+        return
+    typer.echo(f"{text}\n\nSettings (--criterion-option KEY=VALUE):")
+    for key, value in found.settings.items() or [("(none)", "")]:
+        typer.echo(f"  {key}{'=' if key in found.settings else ''}{value}")
 
 
 @devices_app.callback()

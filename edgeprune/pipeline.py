@@ -185,7 +185,7 @@ def _decide(
     names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
     with journal.stage("score") as tick:
         scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, photos.batches(uncut.model))
-        scored = scorer.score(criterion, names, request.seed, tick)
+        scored = scorer.score(criterion, names, seed=request.seed, share=request.budget.share, tick=tick)
     with journal.stage("allocate"):
         return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import read_json, sha256_of_json, write_json
@@ -39,12 +39,19 @@ class Budget:
     Exactly one of the two is set.
 
     Attributes:
-        ratio: share of each space's filters to remove, 0 < ratio < 1.
+        ratio: share of each space's filters to remove, 0 < ratio < 1; "auto": what the criterion itself removes.
         macs: share of the uncut model's MACs to keep, 0 < macs < 1.
     """
 
-    ratio: float | None = None
+    ratio: float | Literal["auto"] | None = None
     macs: float | None = None
+
+    @property
+    def share(self) -> float:
+        """About what share of the filters goes; 1 - macs is that of layers narrowed on one side only."""
+        if self.macs is not None:
+            return 1 - self.macs
+        return 0.5 if self.ratio is None or self.ratio == "auto" else self.ratio
 
     def check(self) -> None:
         """Refuse a budget that asks for nothing, for everything, or for no number.
@@ -53,12 +60,12 @@ class Budget:
             UsageError: naming the option and its range.
         """
         for name, value in self.to_json().items():
-            if not 0 < value < 1:  # also false for nan
+            if isinstance(value, float | int) and not 0 < value < 1:  # also false for nan
                 keeps = "the share of filters to remove" if name == "ratio" else "the share of MACs to keep"
                 what = f"--{name} must lie between 0 and 1, both excluded; got {value}"
                 raise UsageError(what, fix=f"It is {keeps}, for example 0.3.")
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | Literal["auto"]]:
         """The asked budget as a JSON document: the one field that is set."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 

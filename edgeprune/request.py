@@ -141,8 +141,22 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def parse_budget(ratio: float | None, macs: float | None, plan: Path | None) -> Budget:
-    """The one budget that is asked for; the default where none is."""
+def parse_budget(ratio: str | None, macs: float | None, plan: Path | None) -> Budget:
+    """The one budget that is asked for; the default where none is.
+
+    Raises:
+        UsageError: several are given, or the ratio is neither a number nor "auto".
+    """
     if sum(given is not None for given in (ratio, macs, plan)) > 1:
         raise UsageError("--ratio, --macs and --plan exclude each other", fix="Give one of them.")
-    return Budget(macs=macs) if macs is not None else Budget(ratio=DEFAULT_RATIO if ratio is None else ratio)
+    if macs is not None:
+        return Budget(macs=macs)
+    if ratio is None:
+        return Budget(ratio=DEFAULT_RATIO)
+    if ratio == "auto":
+        return Budget(ratio="auto")
+    try:
+        return Budget(ratio=float(ratio))
+    except ValueError:
+        fix = "It is the share of filters to remove, for example 0.3."
+        raise UsageError(f"--ratio must be a number or auto, got {ratio!r}", fix=fix) from None

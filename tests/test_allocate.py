@@ -234,6 +234,23 @@ def test_only_scored_spaces_are_cut_and_all_are_listed():
     assert (plan.criterion, plan.settings, plan.model) == ("l1", {"a": 1}, found.channel_map.fingerprint)
 
 
+def test_auto_removes_as_many_as_the_criterion_says_rounded_to_the_multiple():
+    found = found_in(Plain)
+    scores = {"first": torch.arange(8.0), "second": torch.arange(6.0)}
+    plan = allocate(found.channel_map, Scored("own", {}, scores, {"first": 3, "second": 0}), Budget(ratio="auto"), 1)
+    assert plan.keep == {"first": (3, 4, 5, 6, 7), "second": tuple(range(6))}
+    assert plan.to_json()["asked"] == {"ratio": "auto"}
+    even = allocate(found.channel_map, Scored("own", {}, scores, {"first": 3, "second": 0}), Budget(ratio="auto"), 2)
+    assert even.keep["first"] == (4, 5, 6, 7)
+
+
+def test_auto_with_a_criterion_that_has_no_number_of_its_own_is_refused():
+    scores = Scored("l1", {}, {"first": torch.rand(8)}, {"first": 0})
+    with pytest.raises(BudgetError, match="'l1' removes nothing by itself") as caught:
+        allocate(found_in(Plain).channel_map, scores, Budget(ratio="auto"), 1)
+    assert "--ratio 0.3" in caught.value.fix
+
+
 def test_nothing_to_cut_is_a_budget_that_cannot_be_met():
     with pytest.raises(BudgetError, match="no channel space") as caught:
         allocate(found_in(Plain).channel_map, Scored("l1", {}, {}), Budget(ratio=0.5), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 import edgeprune.criteria.qsfm as module
 from edgeprune.criteria import FilterView, configure
-from edgeprune.criteria.qsfm import PSNR_CAP_DB, mean_similarity, removal_order
+from edgeprune.criteria.pairs import removal_order
+from edgeprune.criteria.qsfm import PSNR_CAP_DB, mean_similarity
 
 PROPERTIES = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -24,7 +26,7 @@ def maps_of(n: int = 6, images: int = 5, height: int = 4, width: int = 3, seed: 
 def view_of(maps: Tensor, weight: Tensor | None = None, batch: int = 2) -> FilterView:
     n = maps.shape[1]
     weight = torch.arange(1.0, n + 1).reshape(n, 1) if weight is None else weight
-    return FilterView("space", n, weight, lambda side: iter(maps.split(batch)))
+    return FilterView("space", n, (weight,), lambda side: iter(maps.split(batch)))
 
 
 def ssim_of_two(one: list[float], other: list[float], scale: float) -> float:
@@ -107,7 +109,7 @@ def test_maps_without_contrast_are_all_alike(metric):
 def test_of_two_equal_maps_one_goes_first_and_the_other_late(metric, drop):
     maps = maps_of(8)
     maps[:, 5] = maps[:, 2]
-    scores = configure("qsfm", {"metric": metric, "drop": drop})(view_of(maps))
+    scores = configure("qsfm", {"metric": metric, "drop": drop})(view_of(maps)).scores
     assert {float(scores[2]), float(scores[5])} >= {0.0}
     assert float(scores[2]) == 0.0  # of equals the one of smaller norm goes
 
@@ -122,8 +124,8 @@ def test_of_two_equal_maps_one_goes_first_and_the_other_late(metric, drop):
 def test_permuted_filters_have_permuted_scores(order, seed, metric, drop):
     maps, weight = maps_of(7, seed=seed), torch.rand(7, 3, generator=torch.Generator().manual_seed(seed))
     criterion = configure("qsfm", {"metric": metric, "drop": drop})
-    scores = criterion(view_of(maps, weight))
-    assert torch.equal(criterion(view_of(maps[:, order], weight[order])), scores[order])
+    scores = criterion(view_of(maps, weight)).scores
+    assert torch.equal(criterion(view_of(maps[:, order], weight[order])).scores, scores[order])
 
 
 def greedy(similarity: Tensor, norm: Tensor, drop: str) -> list[int]:
@@ -161,10 +163,10 @@ def test_no_more_images_are_looked_at_than_asked_and_the_source_is_read_to_its_e
             yield batch
             read.append(len(batch))
 
-    view = FilterView("space", 6, torch.rand(6, 1), source)
-    scores = configure("qsfm", {"images": "3"})(view)
+    view = FilterView("space", 6, (torch.rand(6, 1),), source)
+    scores = configure("qsfm", {"images": "3"})(view).scores
     assert read == [2, 2, 2]
-    assert torch.equal(scores, configure("qsfm")(FilterView("space", 6, view.weight, lambda side: iter([maps[:3]]))))
+    assert torch.equal(scores, configure("qsfm")(replace(view, maps=lambda side: iter([maps[:3]]))).scores)
 
 
 def test_the_side_of_the_activation_is_the_one_asked_for():
@@ -174,7 +176,7 @@ def test_the_side_of_the_activation_is_the_one_asked_for():
         asked.append(side)
         return iter([maps_of()])
 
-    view = FilterView("space", 6, torch.rand(6, 1), source)
+    view = FilterView("space", 6, (torch.rand(6, 1),), source)
     for side in ("after", "before"):
         configure("qsfm", {"side": side})(view)
     assert asked == ["after", "before"]

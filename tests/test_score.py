@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from moving_nets import MOVING, Grouped, GroupedTransposed, Maxout, OptionA
-from nets import SMALL, Dense, Flat, Residual, Scaled, found_in, noise, run
+from nets import SMALL, Dense, Flat, Inverted, Residual, Scaled, found_in, noise, run
 from torch.nn import functional as F
 
-from edgeprune.criteria import Criterion, configure
+from edgeprune.criteria import CRITERIA, Criterion, configure
 from edgeprune.errors import EdgepruneError
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.score import Scorer
@@ -92,6 +92,69 @@ def test_the_filters_of_a_grouped_convolution_are_seen_group_by_group(network, s
     assert torch.equal(views_of(found)[space][0].weight[:, : filters[0].numel()], filters.flatten(1))
 
 
+def test_a_criterion_sees_the_weights_that_readers_give_to_each_filter():
+    found = found_in(Inverted)
+    module, view = found.model.module, views_of(found)["expand"][0]
+    squeeze, project = view.readers
+    assert torch.equal(squeeze, module.squeeze.weight.transpose(0, 1))
+    assert torch.equal(project, module.project.weight.transpose(0, 1))
+
+
+def test_of_a_concatenation_the_reader_is_seen_as_far_as_it_reads_the_filters():
+    found = found_in(Dense)
+    module, view = found.model.module, views_of(found)["one"][0]
+    two, mix = view.readers
+    assert torch.equal(two, module.two.weight.transpose(0, 1))
+    assert torch.equal(mix, module.mix.weight.transpose(0, 1)[10:])
+
+
+def test_a_linear_layer_after_flattening_reads_each_filter_at_every_position():
+    found = found_in(Flat)
+    (reader,) = views_of(found)["body.3"][0].readers
+    hidden = found.model.module.hidden.weight.unflatten(1, (6, 9))
+    assert reader.shape == (6, 90)
+    assert torch.equal(reader, hidden.permute(1, 2, 0).flatten(1))
+
+
+@pytest.mark.parametrize("network", [Grouped, GroupedTransposed])
+def test_a_group_reads_its_own_filters(network):
+    found = found_in(network)
+    (reader,) = views_of(found)["stem"][0].readers
+    if network is GroupedTransposed:  # [inputs, outputs of a group, ...]
+        assert torch.equal(reader, found.model.module.up.weight)
+        return
+    weight = found.model.module.groups.weight  # 12 outputs of 4 inputs each, in 4 groups
+    assert reader.shape == (16, 3, 3, 3)
+    assert all(torch.equal(reader[at], weight[3 * (at // 4) : 3 * (at // 4) + 3, at % 4]) for at in range(16))
+
+
+def test_a_criterion_sees_what_a_normalisation_multiplies_each_filter_by():
+    found = found_in(Residual)
+    norm, view = found.model.module.norm1, views_of(found)["conv1"][0]
+    (gain,) = view.gains
+    assert torch.allclose(gain, norm.weight / (norm.running_var + norm.eps).sqrt())
+    assert torch.equal(views_of(found_in(Flat))["body.0"][0].gains[0], torch.ones(8))
+    assert not view.residual
+    assert views_of(found)["stem"][0].residual
+
+
+def test_a_criterion_sees_what_share_is_to_go():
+    def look(view):
+        assert view.share == 0.3
+        return torch.zeros(view.size)
+
+    scorer_of(found_in(Flat)).score(Criterion("look", look, {}), ["body.0"], share=0.3)
+
+
+@pytest.mark.parametrize("network", [*SMALL, *MOVING])
+def test_every_criterion_scores_every_network(network):
+    found = found_in(network)
+    sizes = {s.name: s.size for s in found.channel_map.spaces if s.name not in left_whole(found.channel_map, "all")}
+    for name in CRITERIA.rows:
+        scored = scorer_of(found).score(configure(name), list(sizes))
+        assert {space: len(scores) for space, scores in scored.scores.items()} == sizes
+
+
 def test_spaces_may_be_asked_for_in_any_order():
     found = found_in(Scaled)
     names = [s.name for s in found.channel_map.spaces if not s.protected]
@@ -119,6 +182,6 @@ def test_a_criterion_that_does_not_return_one_finite_score_a_filter_is_refused(s
 def test_progress_is_told_from_none_to_all():
     ticks = []
     scorer_of(found_in(Flat)).score(
-        configure("l1"), ["body.0", "body.3"], 0, lambda done, total: ticks.append((done, total))
+        configure("l1"), ["body.0", "body.3"], tick=lambda done, total: ticks.append((done, total))
     )
     assert ticks == [(0, 2), (1, 2), (2, 2)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+import torch
 from torch import Tensor
 
 from edgeprune.errors import UsageError
@@ -20,11 +22,20 @@ from edgeprune.registry import Registry, unknown
 Side = Literal["after", "before"]
 """Feature maps after the activation (what the next layer sees, but before pooling) or before it."""
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 CRITERIA = Registry(
     "criterion",
     {
         "qsfm": "edgeprune.criteria.qsfm:qsfm",
-        "l1": "edgeprune.criteria.l1:l1",
+        "ssm": "edgeprune.criteria.ssm:ssm",
+        "fscl": "edgeprune.criteria.fscl:fscl",
+        "nystrom": "edgeprune.criteria.nystrom:nystrom",
+        "apssf": "edgeprune.criteria.apssf:apssf",
+        "l1": "edgeprune.criteria.norms:l1",
+        "l2": "edgeprune.criteria.norms:l2",
+        "fpgm": "edgeprune.criteria.fpgm:fpgm",
+        "hrank": "edgeprune.criteria.hrank:hrank",
         "random": "edgeprune.criteria.random:random",
     },
     group="edgeprune.criteria",
@@ -38,17 +49,71 @@ class FilterView:
     Attributes:
         name: the space.
         size: n.
-        weight: float32 [n, d]: each filter flattened; where several layers share the space, their filters side by side.
+        filters: for each layer that makes them, float32 [n, inputs, *kernel], a linear layer's [n, inputs], a depthwise
+            layer's [n, 1, *kernel]; zeros where a layer makes only some of the n.
         maps: `maps(side)` yields, batch by batch, the feature maps of calibration images, float32 [images, n, height,
             width].
         seed: for criteria that draw.
+        readers: for each layer that mixes the n filters' outputs, the weights that it gives them, float32
+            [n, outputs, *kernel]; zeros where a layer reads only some. Where the maps are flattened before a linear
+            layer, [n, outputs, positions].
+        gains: for each of `filters`, by what a normalisation multiplies its outputs, float32 [n]; ones where none does.
+        residual: the layers' filters are added to each other.
+        share: what share of the filters shall go, 0 to 1, so far as that is known.
     """
 
     name: str
     size: int
-    weight: Tensor
+    filters: tuple[Tensor, ...]
     maps: Callable[[Side], Iterator[Tensor]]
     seed: int = 0
+    readers: tuple[Tensor, ...] = ()
+    gains: tuple[Tensor, ...] = ()
+    residual: bool = False
+    share: float = 0.5
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Each filter flattened, float32 [n, d]; where several layers share the space, their filters side by side."""
+        return torch.cat([layer.flatten(1) for layer in self.filters], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a criterion of which the number of filters is an outcome returns.
+
+    Attributes:
+        scores: float [n], higher = keep.
+        removed: how many it would remove; `--ratio auto` takes that.
+    """
+
+    scores: Tensor
+    removed: int
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a criterion besides its docstring.
+
+    Attributes:
+        paper: authors, year, and where to find it; empty for none.
+        cost: what the work of one space grows with, n being its filters.
+        needs_data: it looks at feature maps of calibration images.
+    """
+
+    paper: str = ""
+    cost: str = ""
+    needs_data: bool = False
+
+
+def about(paper: str = "", *, cost: str = "", needs_data: bool = False) -> Callable[[Function], Function]:
+    """Say of a criterion what `edgeprune criteria` lists; see `About`."""
+
+    def mark(function: Function) -> Function:
+        function.about = About(paper, cost, needs_data)  # type: ignore[attr-defined]
+        return function
+
+    return mark
 
 
 @dataclass(frozen=True)
@@ -56,12 +121,19 @@ class Criterion:
     """A criterion with its settings fixed."""
 
     name: str
-    function: Callable[..., Tensor]
+    function: Callable[..., Tensor | Outcome]
     settings: Mapping[str, Any]
 
-    def __call__(self, view: FilterView) -> Tensor:
-        """The scores of one space, float [n], higher = keep."""
-        return self.function(view, **self.settings)
+    def __call__(self, view: FilterView) -> Outcome:
+        """The scores of one space, float [n], higher = keep; how many filters it would remove, 0 if it does not say."""
+        found = self.function(view, **self.settings)
+        return found if isinstance(found, Outcome) else Outcome(found, 0)
+
+    @property
+    def about(self) -> About:
+        """What is said of it besides its docstring."""
+        found: About = getattr(self.function, "about", About())
+        return found
 
 
 def configure(name: str, options: Mapping[str, str] | None = None) -> Criterion:

@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeprune.criteria import FilterView, Side
+from edgeprune.criteria import FilterView, Side, about
+from edgeprune.criteria.pairs import Drop, removal_order
 
 PSNR_CAP_DB = 100.0
 """Similarity of two equal maps, whose PSNR is infinite (our choice: above what 32-bit floats can tell apart)."""
@@ -31,12 +30,13 @@ _FLAT = 1e-6  # a range below this share of the values themselves is float32 rou
 _K1, _K2 = 0.01, 0.03  # SSIM's constants, Wang et al. 2004, section III.B
 
 
+@about("Wang et al. 2022, arXiv 2105.06052", cost="images n^2 pixels", needs_data=True)
 def qsfm(
     view: FilterView,
     *,
     metric: Literal["psnr", "ssim"] = "psnr",
     side: Side = "after",
-    drop: Literal["redundant", "weak"] = "redundant",
+    drop: Drop = "redundant",
     images: int = 128,
 ) -> Tensor:
     """Score filters by how long they survive the removal of the most similar pairs.
@@ -126,43 +126,3 @@ def _psnr(maps: Tensor) -> Tensor:
 def _sums(values: Tensor) -> Tensor:
     """The sum of every pair: [b, n] to [b, n, n]."""
     return values.unsqueeze(2) + values.unsqueeze(1)
-
-
-def removal_order(similarity: Tensor, norm: Tensor, drop: str = "redundant") -> Tensor:
-    """The greedy loop: scores 0 (goes first) to n - 1 from a similarity matrix.
-
-    Every filter remembers its nearest survivor, so that a step costs O(n), not O(n^2), unless that one goes.
-
-    Args:
-        similarity: float64 [n, n], symmetric.
-        norm: float64 [n], the L1 norm of each filter.
-        drop: see `qsfm`.
-    """
-    pairs = np.nan_to_num(similarity.double().numpy(), nan=0.0)
-    np.fill_diagonal(pairs, 0.0)
-    to_others, norms = pairs.sum(axis=1), norm.double().numpy()
-    np.fill_diagonal(pairs, -np.inf)
-    count = len(pairs)
-    nearest = pairs.argmax(axis=1)
-    best = pairs[np.arange(count), nearest]
-    alive = np.ones(count, dtype=bool)
-    order = np.zeros(count)
-    for place in range(count - 1):
-        first = int(best.argmax())
-        gone = _loser(first, int(nearest[first]), to_others, norms, drop)
-        order[gone], alive[gone] = place, False
-        to_others -= np.where(alive, pairs[gone], 0.0)
-        pairs[gone], pairs[:, gone], best[gone] = -np.inf, -np.inf, -np.inf
-        stale = np.flatnonzero((nearest == gone) & alive)
-        nearest[stale] = pairs[stale].argmax(axis=1)
-        best[stale] = pairs[stale, nearest[stale]]
-    order[alive] = count - 1
-    return torch.from_numpy(order)
-
-
-def _loser(first: int, second: int, to_others: NDArray[np.float64], norms: NDArray[np.float64], drop: str) -> int:
-    low, high = sorted((first, second))
-    difference = to_others[low] - to_others[high] if drop == "redundant" else 0.0
-    if abs(difference) > 1e-9 * max(1.0, abs(to_others[low])):
-        return low if difference > 0 else high
-    return low if norms[low] < norms[high] else high

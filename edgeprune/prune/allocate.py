@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -31,11 +31,13 @@ class Scored:
         criterion: its name.
         settings: every setting it ran with, JSON values.
         scores: space name -> float tensor [size], higher = keep.
+        removed: space name -> how many filters the criterion itself would remove; all 0 if it does not say.
     """
 
     criterion: str
     settings: Mapping[str, Any]
     scores: Mapping[str, Tensor]
+    removed: Mapping[str, int] = field(default_factory=dict)
 
 
 def left_whole(channel_map: ChannelMap, scope: Scope = "inner") -> dict[str, str]:
@@ -80,8 +82,13 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
     sizes = {space.name: space.size for space in spaces}
     steps = {space.name: allowed_widths(space, multiple) for space in spaces}
     macs_at = _counter(channel_map, spaces, scored, multiple)
-    exact, goal = _goal(budget, sizes, steps, macs_at)
-    widths = _round({name: exact * size for name, size in sizes.items()}, goal, steps, macs_at)
+    if budget.ratio == "auto":
+        exact = {name: float(size - scored.removed.get(name, 0)) for name, size in sizes.items()}
+        goal = _goal_of_outcome(exact, sizes, scored.criterion, macs_at)
+    else:
+        kept, goal = _goal(budget, sizes, steps, macs_at)
+        exact = {name: kept * size for name, size in sizes.items()}
+    widths = _round(exact, goal, steps, macs_at)
     ranks = {space.name: _ranks(space, scored.scores[space.name], multiple) for space in spaces}
     return PruningPlan(
         model=channel_map.fingerprint,
@@ -167,6 +174,7 @@ def _goal(
     def at(share: float) -> float:
         return macs_at({name: share * size for name, size in sizes.items()})
 
+    assert budget.ratio != "auto"
     exact = 1 - budget.ratio if budget.ratio is not None else _share_of_filters(budget.macs, at)
     goal = at(exact) if budget.macs is None else budget.macs
     goal *= 1 + _FUZZ
@@ -183,6 +191,20 @@ def _goal(
         f"--{asked} {value:g} cannot be reached: every space cut to one step leaves {least:.3f} of the MACs",
         fix=f"{ask} more be cut with --scope all.",
     )
+
+
+def _goal_of_outcome(exact: Mapping[str, float], sizes: Mapping[str, int], criterion: str, macs_at: MacsAt) -> float:
+    """The share of MACs that stays where a criterion's own numbers go.
+
+    Raises:
+        BudgetError: it removes nothing.
+    """
+    if all(exact[name] == size for name, size in sizes.items()):
+        raise BudgetError(
+            f"criterion {criterion!r} removes nothing by itself",
+            fix="Give a number, as --ratio 0.3; `edgeprune criteria` says which criteria have an outcome of their own.",
+        )
+    return macs_at(exact) * (1 + _FUZZ)
 
 
 def _share_of_filters(macs_share: float | None, at: Callable[[float], float]) -> float:

@@ -81,12 +81,13 @@ class BudgetFacts:
     """How much was asked to go, and what was reached.
 
     Attributes:
-        asked: {"ratio": r} (share of each layer's filters to remove) or {"macs": m} (share of MACs to keep).
+        asked: {"ratio": r} (share of each layer's filters to remove, or "auto": what the criterion itself removes) or
+            {"macs": m} (share of MACs to keep).
         reached: {"macs": m}, share of the uncut model's MACs that is left.
         plan: fingerprint of the plan.
     """
 
-    asked: Mapping[str, float]
+    asked: Mapping[str, float | str]
     reached: Mapping[str, float]
     plan: str
 

@@ -41,8 +41,12 @@ def _doubt(*told: tuple[str, str], of: Timed) -> str:
 def budget(report: Report) -> str:
     """What was asked and what was reached."""
     asked, reached = report.budget.asked, report.budget.reached
-    wish = [f"{100 * asked['macs']:.4g} % of the MACs kept"] if "macs" in asked else []
-    wish += [f"{100 * asked['ratio']:.4g} % of each layer's filters removed"] if "ratio" in asked else []
+    wish = [f"{100 * float(asked['macs']):.4g} % of the MACs kept"] if "macs" in asked else []
+    ratio = asked.get("ratio")
+    if isinstance(ratio, str):
+        wish.append("as many filters removed as the criterion itself says")
+    elif ratio is not None:
+        wish.append(f"{100 * ratio:.4g} % of each layer's filters removed")
     return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept."
 
 
