@@ -206,7 +206,7 @@ def tried(what, *words):
     try: what(*words)
     except OSError: return "refused"
     return "done"
-print(tried(open, sys.argv[1], "w"), tried(open, "/root/a", "w"), tried(open, "/tmp/a", "w"),
+print(tried(open, sys.argv[1], "w"), tried(open, "/etc/a", "w"), tried(open, "/tmp/a", "w"),
       tried(socket.create_connection, ("1.1.1.1", 53), 2))
 """
         with open_device(device) as box:
