@@ -221,7 +221,12 @@ def _free_filters(channel_map: ChannelMap, layers: Layers) -> int:
     for space in channel_map.spaces:
         free[space.first : space.first + space.size] = not space.protected and space.size > 1
     made = {layer.weight.removesuffix(".weight"): layer.outputs for layer in channel_map.layers}
-    return sum(int(free[made[name]].sum()) for name in layers.counted if name in made)
+    # A layer that mixes positions passes channels on: its own rows are none.
+    return sum(
+        int(free[made[name]].sum())
+        for name, count in layers.counted.items()
+        if name in made and len(made[name]) == count
+    )
 
 
 def _reasons(channel_map: ChannelMap) -> dict[str, int]:

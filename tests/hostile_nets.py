@@ -170,11 +170,11 @@ READ_AS_NUMBERS: dict[str, Case] = {
     ),
 }
 IN_PLACE: dict[str, Case] = {
-    "a part of the channels": Case(in_place, "operator copy is not supported"),
+    "a part of the channels": Case(in_place),
     "one channel": Case(overwriting, "taken apart along channels"),
-    "rows": Case(rows_in_place, "operator fill is not supported"),
-    "halves exchanged": Case(filled_in, "operator copy is not supported"),
-    "a shift in time": Case(shifted_in_time, "operator copy is not supported"),
+    "rows": Case(rows_in_place),
+    "halves exchanged": Case(filled_in),
+    "a shift in time": Case(shifted_in_time),
 }
 MIXED: dict[str, Case] = {
     "every second channel": Case(lambda x, m: x[:, ::2], read=4),
@@ -205,7 +205,7 @@ MIXED: dict[str, Case] = {
     "flip": Case(lambda x, m: x.flip(1, -1)),
     "cumsum": Case(lambda x, m: x.cumsum(1), "accumulated over channels"),
     "cummax": Case(lambda x, m: x.cummax(1).values, "operator cummax"),
-    "sort": Case(lambda x, m: x.sort(1).values, "operator sort"),
+    "sort": Case(lambda x, m: x.sort(1).values, "sorted along channels by operator sort"),
     "topk": Case(lambda x, m: x.topk(5, 1).values, "operator topk", read=5),
     "argmax": Case(lambda x, m: x * x.argmax(1, keepdim=True), "operator argmax"),
     "softmax": Case(lambda x, m: x.softmax(1), "normalised over channels"),
@@ -222,9 +222,7 @@ MIXED: dict[str, Case] = {
     ),
     "gram matrix": Case(lambda x, m: (x.flatten(2) @ x.flatten(2).mT).unsqueeze(2), "multiplied as matrices"),
     "attention": Case(attended, parts=(("inner", lambda: nn.Conv2d(WIDTH, 3 * WIDTH, 1)),)),
-    "unfold": Case(
-        lambda x, m: F.unfold(x, 3, padding=1).unflatten(1, (WIDTH, 9)).mean(2).view_as(x), "operator im2col"
-    ),
+    "unfold": Case(lambda x, m: F.unfold(x, 3, padding=1).unflatten(1, (WIDTH, 9)).mean(2).view_as(x)),
     "unpooling": Case(unpooled, "used in a way that is not supported", parts=INNER),
     "pooled over channels": Case(
         lambda x, m: F.max_pool1d(x.flatten(2).mT, 2).mT.unsqueeze(2), "operator max_pool1d", read=4

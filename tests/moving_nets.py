@@ -312,6 +312,19 @@ class Matrix(Moving):
         return x.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
+class ByGroup(Moving):
+    """One number for each of many groups, whole groups of which go, and one for each place in a few groups."""
+
+    def __init__(self) -> None:
+        super().__init__(width=16)
+        self.mid, self.wide = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 8, 1)
+        self.many, self.places = nn.Parameter(torch.randn(8, 1, 1, 1)), nn.Parameter(torch.randn(2, 1, 1))
+
+    def moved(self, x: Tensor) -> Tensor:
+        x = F.relu(self.mid((x.unflatten(1, (8, 2)) * self.many).flatten(1, 2)))
+        return self.wide((x.unflatten(1, (8, 2)) + self.places).flatten(1, 2))
+
+
 class Chosen(Moving):
     """One of two maps at each position, both stacked, and the whole repeated."""
 
@@ -410,6 +423,7 @@ MOVING: dict[type[Moving], Facts] = {
     OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),
+    ByGroup: Facts({"stem": 8, "mid": 8, "wide": 8, "last": 6}, as_graph=True),
     Chosen: Facts({"stem": 8, "last": 6}),
     Beside: Facts({"stem": 8, "last": 6}),
     OnChannels: Facts({"stem": 8, "last": 6}),

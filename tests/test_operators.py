@@ -31,6 +31,7 @@ from edgeprune.prune.surgery import apply
 
 Step = Callable[[Tensor], Tensor]
 FILTERS = 8
+PLACES = torch.linspace(-1, 1, 50).view(1, 5, 5, 2)
 
 
 pytestmark = pytest.mark.slow  # a trace for each operator; tests/properties mixes them in the fast set
@@ -77,6 +78,19 @@ def assert_cuts(found: Traced, *names: str) -> None:
         assert counted == macs(found.channel_map, found.channel_map.alive(keep).astype(float))
 
 
+def written_over(x: Tensor) -> Tensor:
+    x = x * 1
+    x[:, :, ::2] = 0.5
+    x[..., 1:3] += x[..., 2:4]
+    return x
+
+
+def half_written_over(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, :4] = x[:, 4:]
+    return y
+
+
 ELEMENTWISE = {
     "hardswish by hand": lambda x: x * F.relu6(x + 3) / 6,
     "threshold": lambda x: F.threshold(x - 0.3, 0.1, 0.2),
@@ -87,6 +101,9 @@ ELEMENTWISE = {
     "sin and erf": lambda x: torch.sin(x) + torch.erf(x),
     "sign": lambda x: torch.sign(x - 0.3),
     "a mask": lambda x: x * (x > 0.3),
+    "infinities": lambda x: torch.where(torch.isfinite(x), x.log().nan_to_num(0, 0, -1), torch.full_like(x, 2.0)),
+    "bounds by position": lambda x: x.clamp(min=x.mean((2, 3), keepdim=True), max=torch.tensor(1.5)),
+    "the larger of two": lambda x: torch.max(x, x.mean(2, keepdim=True)) + torch.min(x, x.square()),
     "two maps compared": lambda x: x * (x > x.mean((2, 3), keepdim=True)),
 }
 WITHIN = {
@@ -96,6 +113,13 @@ WITHIN = {
     "cumsum over a row": lambda x: x.cumsum(3),
     "flip": lambda x: x.flip(-1, 2),
     "roll": lambda x: x.roll((1, 2), (2, -1)),
+    "sorted": lambda x: x.sort(2, descending=True).values[:, :, 1:4],
+    "the largest": lambda x: x.flatten(2).topk(5, -1).values.unsqueeze(2),
+    "the largest so far": lambda x: x.cummax(3).values - x.cummin(2).values,
+    "windows of rows": lambda x: x.unfold(2, 4, 2).mean(-1),
+    "each row twice": lambda x: x.repeat_interleave(2, 2),
+    "sampled": lambda x: F.grid_sample(x, PLACES.expand(len(x), -1, -1, -1), align_corners=False),
+    "written over": written_over,
     "glu over positions": lambda x: F.glu(x, 2),
     "split of rows": lambda x: torch.cat([*x.split([3, 9], 2)][::-1], 2),
     "chunk of columns": lambda x: x.chunk(3, 3)[1] + x.chunk(3, 3)[2],
@@ -117,6 +141,9 @@ POOLED = {
     "trilinear": lambda x: F.interpolate(x.unsqueeze(2), size=(2, 5, 5), mode="trilinear").mean(2),
 }
 REDUCED = {
+    "median": lambda x: x.flatten(2).median(-1).values.unsqueeze(-1).unsqueeze(-1),
+    "argmax": lambda x: x.argmax(3, keepdim=True) * 0.1 + x,
+    "any": lambda x: x * (x > 1).any(3, keepdim=True),
     "std": lambda x: x.std((2, 3), keepdim=True),
     "var": lambda x: x.var(2, unbiased=False).unsqueeze(2),
     "variance and mean": lambda x: torch.add(*torch.var_mean(x, 3, keepdim=True)),
@@ -148,6 +175,11 @@ MOVED = {
     "stacked": (lambda x: torch.stack([x, x.relu()], 2).amax(2), 8, 8),
     "repeated": (lambda x: x.repeat(1, 2, 1, 2), 16, 8),
     "repeated each": (lambda x: x.unsqueeze(2).expand(-1, -1, 3, -1, -1).flatten(1, 2), 24, 8),
+    "each twice": (lambda x: x.repeat_interleave(2, 1), 16, 8),
+    "glu": (lambda x: F.glu(x, 1), 4, 4),
+    "patches": (lambda x: F.unfold(x, 3, padding=1).unflatten(2, (12, 12)), 72, 8),
+    "larger of two halves": (lambda x: torch.max(*x.split(4, 1)), 4, 4),
+    "half written over": (half_written_over, 8, 4),
     "lerp": (lambda x: torch.lerp(x, x.square(), 0.3), 8, 8),
     "addcmul": (lambda x: torch.addcmul(x, x, x.tanh(), value=0.5), 8, 8),
     "softmax over a grid": (lambda x: x.unflatten(1, (2, 4)).softmax(1).flatten(1, 2), 8, 4),
@@ -203,6 +235,31 @@ def test_normalisations_inside_a_channel_pass_channels_on(layer):
     assert_cuts(between(layer=layer), "first", "second")
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(12, 20),
+        nn.Linear(12, 5, bias=False),
+        nn.Sequential(nn.Flatten(2), nn.Linear(144, 6), nn.GELU(), nn.Linear(6, 4), nn.Unflatten(2, (2, 2))),
+    ],
+    ids=str,
+)
+def test_linear_layers_on_positions_pass_channels_on(layer):
+    assert_cuts(between(layer=layer), "first", "second")
+
+
+def test_a_stored_matrix_on_positions_passes_channels_on():
+    class Matrix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.randn(12, 7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.matrix
+
+    assert_cuts(between(layer=Matrix()), "first", "second")
+
+
 def test_instance_normalisation_without_a_layer_passes_channels_on():
     assert_cuts(between(F.instance_norm), "first", "second")
 
@@ -235,7 +292,18 @@ def test_layers_that_mix_channels_leave_them_whole_and_say_so(layer, why):
         (lambda x: F.log_softmax(x, 1), "normalised over channels by operator log_softmax (", 8),
         (lambda x: x.cumsum(1), "accumulated over channels by operator cumsum (", 8),
         (lambda x: x.roll(1), "operator roll is used in a way that is not supported (", 8),
-        (lambda x: F.glu(x, 1), "split along channels by operator glu (", 4),
+        (lambda x: x.unfold(1, 2, 2).mean(-1), "taken in windows along channels by operator unfold (", 4),
+        (
+            lambda x: F.grid_sample(x, x[:, :2].movedim(1, -1), align_corners=False),
+            "operator grid_sampler is used in",
+            8,
+        ),
+        (
+            lambda x: x.flatten(2).median(1, keepdim=True).values.unsqueeze(2),
+            "reduced over channels by operator med",
+            1,
+        ),
+        (lambda x: x * x.median(), "reduced over channels by operator median (", 8),
         (lambda x: x.unbind(1)[3].unsqueeze(1), "taken apart along channels by operator unbind (", 1),
         (lambda x: x[:, 3].unsqueeze(1), "taken apart along channels by operator select (", 1),
         (lambda x: x / (1 + x.norm(dim=1, keepdim=True)), "reduced over channels by operator linalg_vector_norm (", 8),

@@ -128,7 +128,10 @@ def bias_and_product(tracer: Tracer, node: fx.Node) -> Labels | None:
 def _mixed(tracer: Tracer, node: fx.Node, source: Any, weight: Any, bias: Any, output_axis: int) -> Labels | None:
     """A layer that mixes the last axis of what it reads by a stored matrix."""
     stored, shape = tracer.stored(weight), tracer.shape(node)
-    incoming = tracer.channels(source, len(tracer.shape(source)) - 1)
+    last = len(tracer.shape(source)) - 1
+    if stored is not None and varying(tracer.labels(source)) and not tracer.carries(source, last):
+        return _positions(tracer, node, source, weight)
+    incoming = tracer.channels(source, last)
     if stored is None or incoming is None:
         return None
     tracer.slot(weight, 1 - output_axis, incoming)
@@ -138,6 +141,16 @@ def _mixed(tracer: Tracer, node: fx.Node, source: Any, weight: Any, bias: Any, o
     positions = math.prod(shape[:-1]) // tracer.program.batch
     tracer.layers.append(LayerRow(node, source, weight, bias, positions, outgoing, incoming, output_axis, groups=1))
     return along(outgoing, len(shape) - 1, len(shape))
+
+
+def _positions(tracer: Tracer, node: fx.Node, source: Any, weight: Any) -> Labels:
+    """A layer that mixes positions, of each channel alike: it passes the channels on."""
+    labels = tracer.labels(source)
+    channels = np.broadcast_to(labels, [n if d in varying(labels) else 1 for d, n in enumerate(tracer.shape(source))])
+    others = math.prod(tracer.shape(source)[:-1]) // tracer.program.batch // channels.size or 1
+    unit, reads = others * math.prod(tracer.shape(weight)), np.full(1, FIXED, dtype=np.int64)
+    tracer.layers.append(LayerRow(node, source, weight, None, unit, channels.reshape(-1), reads, 0, groups=1))
+    return labels
 
 
 def batch_norm(tracer: Tracer, node: fx.Node) -> Labels | None:

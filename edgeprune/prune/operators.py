@@ -31,12 +31,13 @@ ACTIVATIONS = frozenset(
 )
 ARITHMETIC = frozenset(
     {"neg", "abs", "sqrt", "rsqrt", "exp", "log", "square", "reciprocal", "sign", "floor", "ceil", "round", "trunc"}
+    | {"nan_to_num", "isnan", "isinf", "isfinite", "full_like"}
     | {"erf", "sin", "cos", "exp2", "expm1", "log1p", "log2", "logical_not", "bitwise_not", "zeros_like", "ones_like"}
 )
 ELEMENTWISE = frozenset(
     {"add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow", "gt", "ge", "lt", "le", "eq", "ne", "where"}
     | {"masked_fill", "addcmul", "addcdiv", "lerp", "logical_and", "logical_or", "bitwise_and", "bitwise_or"}
-    | {"fmod", "remainder", "atan2"}
+    | {"fmod", "remainder", "atan2", "copy"}
 )
 SUMS = frozenset({"add", "sub", "rsub"})
 POOLS = frozenset(
@@ -48,7 +49,20 @@ POOLS = frozenset(
 )
 REDUCTIONS = frozenset(
     {"mean", "sum", "amax", "amin", "max", "min", "prod", "logsumexp", "linalg_vector_norm"}
-    | {"std", "var", "std_mean", "var_mean"}
+    | {
+        "std",
+        "var",
+        "std_mean",
+        "var_mean",
+        "median",
+        "nanmedian",
+        "kthvalue",
+        "mode",
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+    }
 )
 VIEWS = frozenset({"view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"})
 NORMS = frozenset({"_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "batch_norm", "instance_norm"})
@@ -57,8 +71,12 @@ TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3
 
 
 def unchanged(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Treats every element alike."""
-    return tracer.labels(node.args[0]) if len(node.all_input_nodes) == 1 else None
+    """Treats every element alike; bounds given as tensors are operands."""
+    return tracer.labels(node.args[0]) if len(node.all_input_nodes) == 1 else _bounded(tracer, node)
+
+
+def _bounded(tracer: Tracer, node: fx.Node) -> Labels | None:
+    return elementwise(tracer, node) if operator_of(node) in ("clamp", "clamp_min", "clamp_max") else None
 
 
 def elementwise(tracer: Tracer, node: fx.Node) -> Labels | None:
@@ -100,12 +118,27 @@ def pooling(tracer: Tracer, node: fx.Node) -> Labels | None:
     return None if channels is None else along(channels, 1, len(tracer.shape(node)))
 
 
+def filled(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Gives every element one number, in which no channel has a part."""
+    known = all((tracer.labels(argument) == FIXED).all() for argument in node.all_input_nodes[1:])
+    return tracer.labels(node.args[0]) if known else None
+
+
+def sampling(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Reads maps at places that another value tells."""
+    source, places = node.args[:2]
+    if varying(tracer.labels(places)):
+        return None
+    channels = tracer.channels(source, 1)
+    return None if channels is None else along(channels, 1, len(tracer.shape(node)))
+
+
 def reduction(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Removes axes that carry no channels."""
     source = node.args[0]
     labels = tracer.labels(source)
     if len(node.all_input_nodes) > 1:
-        return None
+        return elementwise(tracer, node) if operator_of(node) in ("max", "min") else None
     dims = tracer.given(node, "dim")
     dims = [dims] if isinstance(dims, int) else dims or range(labels.ndim)
     axes = {int(d) % labels.ndim for d in dims}
@@ -153,7 +186,8 @@ def _table() -> dict[str, Rule]:
         ({"index", "index_select"}, parts.indexing),
         ({"pad", "constant_pad_nd"}, rearrange.padding),
         ({"softmax", "log_softmax", "_softmax", "_log_softmax"}, softmax),
-        ({"cumsum", "cumprod"}, accumulation),
+        ({"cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"}, accumulation),
+        ({"sort", "topk"}, partial(within_axis, why="sorted along channels")),
         ({"baddbmm", "einsum", "scaled_dot_product_attention"}, partial(refused, why="multiplied as matrices")),
     ]
     table = {name: rule for names, rule in groups for name in names}
@@ -168,7 +202,12 @@ def _table() -> dict[str, Rule]:
         "slice_scatter": parts.scattering,
         "select": parts.selection,
         "getitem": parts.item,
-        "glu": partial(within_axis, why="split along channels"),
+        "glu": parts.gated_half,
+        "unfold": rearrange.windows,
+        "fill": filled,
+        "im2col": rearrange.patches,
+        "repeat_interleave": rearrange.repetition_of_each,
+        "grid_sampler": sampling,
         "addmm": layers.bias_and_product,
         "group_norm": layers.group_norm,
         "stack": parts.stacking,

@@ -133,6 +133,20 @@ def _pinned(tracer: Tracer, node: fx.Node, axis: int) -> Labels | None:
     return tracer.labels(source)
 
 
+def gated_half(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Weighs one half of an axis with the other (`glu`): of channels, it ties the halves."""
+    source, axis = node.args[0], tracer.axis(node)
+    if not tracer.carries(source, axis):
+        return tracer.labels(source)
+    if tracer.is_grid(source):
+        return tracer.refuse(node, "split along channels")
+    one, other = np.split(tracer.labels(source), 2, axis=axis)
+    if ((one == FIXED) != (other == FIXED)).any():
+        return tracer.refuse(node, "split along channels")
+    tracer.tie(one, other)
+    return one
+
+
 def slicing(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Takes a part of an axis."""
     source = node.args[0]
@@ -160,7 +174,7 @@ def scattering(tracer: Tracer, node: fx.Node) -> Labels | None:
     places = range(tracer.shape(whole_value)[axis])[start:end]
     part = labels if labels.shape[axis] == 1 else labels.take(places, axis=axis)
     other = tracer.labels(written)
-    if step not in (None, 1) or part.ndim != other.ndim or not varying(labels):
+    if (step not in (None, 1) and part is not labels) or part.ndim != other.ndim or not varying(labels):
         return None if varying(other) or varying(labels) else labels
     if part is not labels:
         tracer.parts.append(part.reshape(-1))

@@ -85,6 +85,34 @@ def repetition(tracer: Tracer, node: fx.Node) -> Labels | None:
     return None if single or calculated else np.tile(labels, counts)
 
 
+def repetition_of_each(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Repeats every index of one axis, the same number of times each (`repeat_interleave`)."""
+    source, times, axis = node.args[0], tracer.given(node, "repeats"), tracer.given(node, "dim")
+    if not isinstance(times, int) or axis is None:
+        return None
+    labels = tracer.labels(source)
+    if labels.shape[axis] == 1:
+        return None if tracer.carries(source, axis) else labels
+    return np.repeat(labels, times, axis=axis)
+
+
+def windows(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Takes windows of one axis, which must not carry channels, on a new last axis (`Tensor.unfold`)."""
+    source, axis = node.args[0], int(tracer.given(node, "dimension")) % len(tracer.shape(node.args[0]))
+    if tracer.carries(source, axis):
+        return tracer.refuse(node, "taken in windows along channels")
+    return tracer.labels(source)[..., None]
+
+
+def patches(tracer: Tracer, node: fx.Node) -> Labels | None:
+    """Takes every channel's window around each position as channels (`F.unfold`)."""
+    source = node.args[0]
+    if len(tracer.shape(source)) != 4:
+        return None
+    channels = tracer.channels(source, 1)
+    return None if channels is None else along(np.repeat(channels, tracer.shape(node)[1] // len(channels)), 1, 3)
+
+
 def channels_to_positions(tracer: Tracer, node: fx.Node) -> Labels | None:
     """`pixel_shuffle`: one channel out of every r x r, which go or stay together."""
     source, size = node.args[0], int(node.args[1]) ** 2  # type: ignore[arg-type]

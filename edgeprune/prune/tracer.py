@@ -260,15 +260,25 @@ class Tracer:
     def follows(self, other: fx.Node, labels: Labels, ndim: int) -> bool:
         """Whether an operand without channels can stand beside `labels` when they are cut.
 
-        It can where it has length 1 on their axis, or where it is a stored tensor, which is then cut along.
+        It can where it has length 1 on their axis, or where it is a stored tensor, which is then cut along. Of a grid
+        it may have some axes, which then keep their length; along a stored one that has one number for each of many
+        groups whole groups go.
         """
         shape = self.shape(other)
         offset = ndim - len(shape)
         axes = [axis for axis in varying(labels) if axis >= offset and shape[axis - offset] > 1]
         if not axes:
             return True
+        stored = self.stored(self.origin(other)) is not None
+        rest = [axis for axis in varying(labels) if axis not in axes]
+        if rest and (not stored or len(axes) > 1 or labels.shape[axes[0]] < max(labels.shape[axis] for axis in rest)):
+            for axis in axes:
+                labels = self.pin(labels, axis)
+            return True
+        for axis in rest:
+            labels = self.pin(labels, axis)
         channels = on_axis(labels, axes[0], shape[axes[0] - offset])
-        if self.stored(self.origin(other)) is None or len(axes) > 1 or channels is None:
+        if not stored or len(axes) > 1 or channels is None:
             return False
         self.slot(other, axes[0] - offset, channels)
         return True
