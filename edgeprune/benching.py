@@ -13,23 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
+from edgeprune.bench.collect import collect
 from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.device import SshDevice, parse_device
-from edgeprune.bench.entries import runtimes_of
+from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.fleet import Opener, side_by_side
 from edgeprune.bench.profiling import PROFILES_NAME, Refusal, profile
 from edgeprune.bench.reference import host_outputs
-from edgeprune.bench.session import BLOCK_SECONDS, INPUTS_NAME, LOG_NAME, ROUNDS, measure
-from edgeprune.bench.single import made_up_images, single_files
+from edgeprune.bench.session import BLOCK_SECONDS, LOG_NAME, ROUNDS, measure
+from edgeprune.bench.ssh import Ssh
 from edgeprune.bench.summary import summary
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Doubt, doubts
-from edgeprune.errors import DataError, EdgepruneError, UsageError
-from edgeprune.files import sha256_of
+from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.journal import Journal, Listener, Nobody
+from edgeprune.material import Material, material_of
 from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.order import Order
 from edgeprune.profile import Profile, append_profiles
@@ -41,23 +40,6 @@ from edgeprune.target import HOST_THREADS
 
 _TURN_SECONDS = BLOCK_SECONDS + 0.04
 """What a block takes with the pause before it; a slow file's takes longer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What is measured.
-
-    Attributes:
-        artifacts: the files.
-        folder: what their paths are relative to; the samples are kept there.
-        images: to feed them, float32 [k, C, H, W].
-        report: of the run they are from; None for single files.
-    """
-
-    artifacts: tuple[Artifact, ...]
-    folder: Path
-    images: np.ndarray
-    report: Report | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +113,7 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
     journal = Journal(listener or Nobody())
     with ExitStack() as stack:
         scratch = order.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprune-")))
-        material = _material(order, scratch) if order.files else None
+        material = material_of(order.files, order.runtimes, scratch) if order.files else None
         runtimes = sorted({one.runtime for one in material.artifacts} if material else order.runtimes)
         profiles: dict[str, tuple[tuple[Profile, ...], tuple[Refusal, ...]]] = {}
 
@@ -165,54 +147,11 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
     )
 
 
-def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
-    """The files of a finished run, and the images they were timed with.
-
-    Raises:
-        EdgepruneError: it is no run, a file is missing or has changed, no runtime reads any, or the samples kept
-            in it cannot be read.
-    """
-    report = Report.load(folder / "report.json")
-    artifacts = tuple(one for one in report.artifacts if runtimes_of(one, runtimes))
-    if not artifacts:
-        raise UsageError("the run has no such files", where=str(folder), fix="Leave --runtime out, or export more.")
-    for one in artifacts:
-        path = folder / one.path
-        if not path.is_file() or sha256_of(path) != one.sha256:
-            raise UsageError("missing, or not the file of the run any more", where=str(path), fix="Run compress again.")
-    if (folder / LOG_NAME).is_file():
-        load_measurements(folder / LOG_NAME)  # told before minutes are spent, not when the report is written
-    return Material(artifacts, folder, _images(folder / INPUTS_NAME, artifacts[0].input_shape), report)
-
-
-def _images(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    if not path.is_file():
-        return made_up_images(shape)
-    try:
-        images: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        fix = "Remove it to measure with noise, or run compress again."
-        raise DataError(f"not the images of a run: {error}", where=str(path), fix=fix) from error
-    return images
-
-
-def _material(order: Order, scratch: Path) -> Material:
-    if len(order.files) == 1 and order.files[0].is_dir():
-        return open_run(order.files[0], order.runtimes)
-    folders = [path for path in order.files if path.is_dir()]
-    if folders:
-        raise UsageError(
-            "a run is measured by itself", where=str(folders[0]), fix="Name one run folder, or only model files."
-        )
-    artifacts = single_files(order.files)
-    if not runtimes_of(artifacts[0], order.runtimes):
-        raise UsageError(f"no --runtime that reads {artifacts[0].format} files", fix="Leave it out.")
-    return Material(artifacts, scratch, made_up_images(artifacts[0].input_shape), None)
-
-
 def _measured(
     order: Order, material: Material, device: str, opened: Opener, journal: Journal
 ) -> tuple[Measurement, ...]:
+    if order.collect:
+        return _collected(material, device, opened, journal)
     threads = _threads(order, device)
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
@@ -221,19 +160,32 @@ def _measured(
     # Outputs need no comparison where they are computed as the reference is.
     same = device == "local" and not order.runtimes
     references = {} if same else host_outputs(material.artifacts, material.folder, material.images)
-    with journal.stage(f"bench {device}") as tick, opened(device) as transport:
-        return measure(
-            material.artifacts,
-            material.folder,
-            material.images,
-            threads,
-            transport=transport,
-            runtimes=order.runtimes,
-            rounds=rounds,
-            seed=order.seed,
-            references=references,
-            tick=tick,
-        )
+    try:
+        with journal.stage(f"bench {device}") as tick, opened(device) as transport:
+            return measure(
+                material.artifacts,
+                material.folder,
+                material.images,
+                threads,
+                transport=transport,
+                runtimes=order.runtimes,
+                rounds=rounds,
+                seed=order.seed,
+                references=references,
+                tick=tick,
+            )
+    except ConnectionLostError as error:
+        later = ["edgeprune", "bench", *map(str, order.files), "--device", device, "--collect"]
+        later += ["--out", str(order.out)] if order.out else []
+        fix = f"The board finishes its work alone. To fetch it later: {shlex.join(later)}"
+        raise DeviceError(error.what, where=device, fix=fix) from error
+
+
+def _collected(material: Material, device: str, opened: Opener, journal: Journal) -> tuple[Measurement, ...]:
+    references = host_outputs(material.artifacts, material.folder, material.images)
+    with journal.stage(f"collect {device}"), opened(device) as board:
+        assert isinstance(board, Ssh)
+        return collect(board, material.artifacts, material.folder, references)
 
 
 def _profiled(

@@ -226,6 +226,11 @@ def load_measurements(path: Path) -> tuple[Measurement, ...]:
     Raises:
         EdgepruneError: the file cannot be read, or a whole line is not ours.
     """
+    return tuple(measurement for measurement in stored_measurements(path).values() if measurement.blocks)
+
+
+def stored_measurements(path: Path) -> dict[str, Measurement]:
+    """All of a log by the keys its blocks are appended under, also what has no block yet; see `load_measurements`."""
     found: dict[str, Measurement] = {}
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is empty or torn
@@ -236,7 +241,7 @@ def load_measurements(path: Path) -> tuple[Measurement, ...]:
             _collect(json.loads(line), found)
         except (KeyError, TypeError, ValueError, AttributeError, EdgepruneError) as error:
             raise EdgepruneError(f"not a measurement record: {error}", where=f"{path}:{number}") from error
-    return tuple(measurement for measurement in found.values() if measurement.blocks)
+    return found
 
 
 def _collect(record: dict[str, Any], found: dict[str, Measurement]) -> None:

@@ -25,6 +25,7 @@ class Order:
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
         profile: ask the runtimes afterwards what each operator takes, at the first thread count.
         set_up: put runtimes on the boards first.
+        collect: measure nothing, but fetch what a board finished after its connection was lost.
         clean: remove from the boards what was put there.
         out: where to keep the samples of single files and a report of them; None for nowhere.
         seed: of the order within rounds.
@@ -40,6 +41,7 @@ class Order:
     gate: float | None = None
     profile: bool = False
     set_up: bool = False
+    collect: bool = False
     clean: bool = False
     out: Path | None = None
     seed: int = 0
@@ -53,6 +55,8 @@ class Order:
         """
         if not self.files and not (self.set_up or self.clean):
             raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
+        if self.collect and not all(name.startswith("ssh://") for name in self.devices):
+            raise UsageError("--collect is for boards", fix="Name the board: --device ssh://user@host")
         for name in self.runtimes:
             if name not in RUNTIMES:
                 raise unknown("--runtime", name, RUNTIMES)

@@ -46,6 +46,9 @@ def bench(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Then ask the runtimes what each operator takes.")] = False,
     setup: Annotated[bool, typer.Option("--setup", help="Put the runtimes on the board first.")] = False,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Fetch what the board finished after its connection was lost.")
+    ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove from the board what --setup put there.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to keep the samples of single files, with a report.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order of the turns.")] = 0,
@@ -71,6 +74,7 @@ def bench(
             gate=gate,
             profile=profile,
             set_up=setup,
+            collect=collect,
             clean=clean,
             out=out,
             seed=seed,

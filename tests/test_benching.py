@@ -19,9 +19,10 @@ from test_bench_session import an_artifact
 import edgeprune.benching as benching
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.trust import doubts
-from edgeprune.benching import bench, open_run
+from edgeprune.benching import bench
 from edgeprune.errors import DataError, DeviceError, EdgepruneError, UsageError
 from edgeprune.files import sha256_of
+from edgeprune.material import open_run
 from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
 from edgeprune.order import Order
 from edgeprune.report.document import Report

@@ -50,6 +50,7 @@ def test_each_trace_alone_suffices(seen, words):
         {"machine": "i686", "cpuinfo": X86, "model": "", "sys__kernel__arch": "x86_64\n"},
         {"machine": "x86_64", "cpuinfo": X86, "model": ""},
         {"machine": "", "cpuinfo": "", "model": ""},
+        {"machine": "", "sys__kernel__arch": "aarch64\n"},  # no uname on PATH
         {"thread_self__cmdline": "python3\0/home/pi/qemu-aarch64-static\0"},  # an argument
         {"thread_self__maps": MAPS.format("lib/libqemutils.so")},
         {"self__environ": "MY_QEMU_CPU=a72\0"},

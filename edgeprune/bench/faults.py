@@ -67,6 +67,21 @@ _ENGINE_FAULTS = (
 )
 
 
+class ConnectionLostError(DeviceError):
+    """The board cannot be reached any more, and goes on alone.
+
+    Args:
+        device: its device string.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__(
+            "lost the connection, and could not make it anew",
+            where=device,
+            fix="The board finishes its work alone. Later: edgeprune bench --collect, or to remove it --clean",
+        )
+
+
 def fault(code: int, said: str, device: SshDevice) -> DeviceError:
     """The error for a call over ssh that failed.
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeprune.artifact import Artifact
 from edgeprune.bench.entries import Entry, entries
-from edgeprune.bench.session import events_of, failure, job_for, save_inputs, worker_command
+from edgeprune.bench.intake import failure
+from edgeprune.bench.session import events_of, job_for, save_inputs, worker_command
 from edgeprune.bench.transport import Transport
 from edgeprune.bench.work import LayerWork, layers_of, renamed
 from edgeprune.profile import OperatorTime, Profile
@@ -94,7 +95,7 @@ def profile(
                 if event["event"] == "start":
                     device = event["device"]
                 elif event["event"] == "error":
-                    raise failure(event, asked, transport)
+                    raise failure(event, asked, transport.name)
                 elif event["event"] == "profile":
                     entry = asked[event["entry"]]
                     if "refused" in event:

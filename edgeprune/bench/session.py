@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,15 +14,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune.artifact import Artifact
-from edgeprune.bench.device import how_to_install
 from edgeprune.bench.entries import Entry, entries
-from edgeprune.bench.reference import parity
+from edgeprune.bench.intake import Intake, note
 from edgeprune.bench.transport import Transport, pack_worker
-from edgeprune.errors import DataError, DeviceError, MissingExtraError
+from edgeprune.errors import DataError, DeviceError
 from edgeprune.files import output_error, write_json
-from edgeprune.measurement import Block, Measurement, MeasurementLog
+from edgeprune.measurement import Measurement, MeasurementLog
 from edgeprune.progress import Tick, silent
-from edgeprune.worker.runtimes import RUNTIMES
 
 LOG_NAME = "measurements.jsonl"
 INPUTS_NAME = "inputs.npy"
@@ -42,8 +39,6 @@ WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
 warming up."""
 PATIENCE_SECONDS = 300.0
 """A process that does not answer for so long is taken to hang."""
-
-_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 
 
 def measure(
@@ -89,16 +84,21 @@ def measure(
         OutputError: the run folder or the temporary folder cannot be written.
     """
     _check_images(images, artifacts)
-    asked = entries(artifacts, runtimes, threads)
+    asked, session = entries(artifacts, runtimes, threads), secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
-        job = job_for(asked, run, rounds, repeats, block_seconds, seed)
+        job = job_for(asked, run, rounds, repeats, block_seconds, seed) | {"note": note(asked, session, rounds)}
         job["inputs"] = transport.put(save_inputs(images, scratch))
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = worker_command(job, scratch, transport)
+        intake, total = Intake(asked, transport.name, log, session, references), rounds * len(asked)
+        tick(0, total)
         with closing(events_of(transport, argv)) as events:
-            return _collect(events, asked, transport, log, rounds, references, tick)
+            for event in events:
+                intake.take(event)
+                tick(intake.done, max(intake.done, total))
+        return intake.measurements
 
 
 def device_facts(transport: Transport, scratch: Path) -> dict[str, Any]:
@@ -190,94 +190,6 @@ def events_of(transport: Transport, argv: Sequence[str]) -> Generator[dict[str, 
             yield event
     if kind != "end":
         raise DeviceError("the worker ended before its work was done", where=transport.name)
-
-
-def _collect(
-    events: Iterator[dict[str, Any]],
-    asked: Sequence[Entry],
-    transport: Transport,
-    log: MeasurementLog,
-    rounds: int,
-    references: Mapping[str, np.ndarray],
-    tick: Tick,
-) -> tuple[Measurement, ...]:
-    """Turn events into measurements, logging each block first."""
-    by_id = {entry.id: entry for entry in asked}
-    session, device, done = secrets.token_hex(8), {}, 0
-    found: dict[str, Measurement] = {}
-    keys: dict[str, str] = {}
-    tick(0, rounds * len(asked))
-    for event in events:
-        if event["event"] == "start":
-            device = {**event["device"], "asked": transport.name}
-        elif event["event"] == "ready":
-            name = event["entry"]
-            found[name] = _begun(by_id[name], event, device, session, references)
-            keys[name] = log.begin(found[name])
-        elif event["event"] == "block":
-            name, block, peak = event["entry"], Block.from_json(event), int(event["peak_rss_bytes"])
-            log.append(keys[name], block, peak)
-            known = found[name]
-            found[name] = replace(known, blocks=(*known.blocks, block), peak_rss_bytes=max(peak, known.peak_rss_bytes))
-            done += 1
-            tick(done, max(done, rounds * len(asked)))
-        elif event["event"] == "error":
-            raise failure(event, by_id, transport)
-    return tuple(found[entry.id] for entry in asked)
-
-
-def _begun(
-    entry: Entry,
-    ready: Mapping[str, Any],
-    device: Mapping[str, Any],
-    session: str,
-    references: Mapping[str, np.ndarray],
-) -> Measurement:
-    """A measurement that has no blocks yet."""
-    artifact = entry.artifact
-    return Measurement(
-        artifact=artifact.sha256,
-        path=artifact.path,
-        role=artifact.role,
-        format=artifact.format,
-        precision=artifact.precision,
-        runtime=entry.runtime,
-        runtime_version=ready["runtime_version"],
-        threads=entry.threads,
-        blocks=(),
-        load_ns=int(ready["load_ns"]),
-        first_ns=int(ready["first_ns"]),
-        peak_rss_bytes=0,
-        device=device,
-        warm_up=ready["warm_up"],
-        placement=ready.get("placement", {}),
-        output_sha256=ready["output_sha256"],
-        parity=parity(
-            ready.get("output", ()),
-            references.get(artifact.sha256),
-            artifact.precision,
-            accelerator=RUNTIMES[entry.runtime].accelerator,
-        ),
-        session=session,
-    )
-
-
-def failure(
-    event: Mapping[str, Any], by_id: Mapping[str, Entry], transport: Transport
-) -> DeviceError | MissingExtraError:
-    """What an error event means for the user."""
-    if not event["missing"]:
-        entry = by_id.get(event["entry"])
-        what = f"{entry.runtime} cannot run {entry.artifact.path}" if entry else "the worker failed"
-        return DeviceError(f"{what}: {event['reason']}", where=transport.name, fix=event["fix"])
-    missing = event["missing"]
-    if transport.name == "local" and missing == "litert":
-        return MissingExtraError("tflite", "running a .tflite file")
-    if missing == "trtexec":
-        fix = "It comes with TensorRT, on a Jetson with JetPack; it must be on PATH or in /usr/src/tensorrt/bin."
-        return DeviceError(f"trtexec is not installed on {transport.name}", fix=fix)
-    fix = how_to_install(_PACKAGES.get(missing, missing), transport.name)
-    return DeviceError(f"{missing} is not installed on {transport.name}", fix=fix)
 
 
 def _check_images(images: np.ndarray, artifacts: Sequence[Artifact]) -> None:

@@ -15,15 +15,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import IO, Any
 
+from edgeprune.bench.board import OPEN, Board, Left
 from edgeprune.bench.device import SshDevice
-from edgeprune.bench.faults import ended, fault
+from edgeprune.bench.faults import ConnectionLostError, ended, fault
 from edgeprune.errors import DeviceError
 from edgeprune.worker import keeper
 
@@ -44,65 +44,6 @@ _OPTIONS = {
     "RequestTTY": "no",
 }
 _CLOSE_SECONDS = 20
-
-# Runs on whatever `python3` there is, so it is plain: it must be able to say that it is too old.
-_OPEN = """
-import json, os, platform, sys, tempfile
-if sys.version_info < (3, 9):
-    sys.exit("python3 is too old: " + platform.python_version())
-cache = os.path.expanduser("~/.cache/edgeprune")
-os.makedirs(cache, mode=0o700, exist_ok=True)
-folder = tempfile.mkdtemp(prefix="run-", dir=cache)
-with open(os.path.join(folder, "keeper.py"), "wb") as file:
-    file.write(sys.stdin.buffer.read())
-installed = os.path.join(cache, "venv", "bin", "python")
-print(json.dumps({
-    "folder": folder,
-    "python": installed if os.path.exists(installed) else sys.executable,
-    "system_python": sys.executable,
-    "machine": platform.machine(),
-    "libc": platform.libc_ver(),
-    "version": sys.version_info[:3],
-    "boot": open("/proc/sys/kernel/random/boot_id").read().strip(),
-    "bits": 64 if sys.maxsize > 2**32 else 32,
-}))
-"""
-
-
-@dataclass(frozen=True)
-class Board:
-    """What is found out on opening.
-
-    Attributes:
-        folder: of this run, on the board.
-        python: the one that was set up, else the system's.
-        system_python: the system's.
-        machine: as uname says: "aarch64".
-        libc: name and version: ("glibc", "2.36").
-        version: of the system's Python.
-        boot: names the running system: the same for every way to it.
-        bits: of the system's Python: 32 also where a 32-bit system runs on a 64-bit kernel.
-    """
-
-    folder: str
-    python: str
-    system_python: str
-    machine: str
-    libc: tuple[str, str]
-    version: tuple[int, int, int]
-    boot: str
-    bits: int
-
-    @property
-    def cache(self) -> str:
-        """The folder that holds all edgeprune ever makes on the board."""
-        return str(PurePosixPath(self.folder).parent)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Board:
-        """The board that the opening call describes."""
-        lists = {key: tuple(document[key]) for key in ("libc", "version")}
-        return cls(**{**document, **lists})
 
 
 class Ssh:
@@ -144,7 +85,7 @@ class Ssh:
         self._scratch = tempfile.mkdtemp(prefix="edgeprune-", dir=near if len(near) < 50 else "/tmp")
         try:
             with Path(keeper.__file__).open("rb") as source:
-                said = self._call(["python3", "-c", _OPEN], source)
+                said = self._call(["python3", "-c", OPEN], source)
             self._board = Board.from_json(json.loads(said))
         except BaseException as error:
             self._hang_up()
@@ -202,6 +143,14 @@ class Ssh:
         if self._process:
             self._process.kill()
 
+    def left(self) -> tuple[Left, ...]:
+        """The runs on the board, those of lost connections and of other users of this account included."""
+        return tuple(Left(**one) for one in json.loads(self._keeper("left", self.board.cache)))
+
+    def remove(self, folder: str) -> None:
+        """Remove a run's folder; a command that still works is ended."""
+        self._keeper("close", folder)
+
     def clean(self) -> None:
         """Remove everything edgeprune ever made on the board.
 
@@ -229,12 +178,7 @@ class Ssh:
                 raise KeyboardInterrupt
             if failures == len(RETRY_SECONDS):
                 self._to_close = False
-                raise DeviceError(
-                    "lost the connection, and could not make it anew",
-                    where=self.name,
-                    fix=f"The board finishes its work alone and writes it to {folder}/events.jsonl; "
-                    f"to remove it: edgeprune bench --clean --device {self.name}",
-                )
+                raise ConnectionLostError(self.name)
             self._interrupted.wait(RETRY_SECONDS[failures])
             failures += 1
 

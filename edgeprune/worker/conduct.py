@@ -128,7 +128,7 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     """
     board, began = sensors.Board(), time.monotonic()
     device = {**sensors.facts(board), "python": platform.python_version(), "at_start": sensors.readings(board)}
-    emit({"event": "start", "schema": SCHEMA, "device": device})
+    emit({"event": "start", "schema": SCHEMA, "device": device, "note": job.get("note")})
     try:
         _check_runtimes(job["entries"])
         if "profile_calls" in job:

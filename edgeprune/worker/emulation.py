@@ -21,7 +21,7 @@ def emulator(machine: str, cpuinfo: str, model: str, read: Callable[[str], str |
     """What shows that programs here are emulated; None if nothing does.
 
     Args:
-        machine: as `uname -m` says; an emulator answers with what it pretends to be.
+        machine: as `uname -m` says, empty if it does not; an emulator answers with what it pretends to be.
         cpuinfo: text of /proc/cpuinfo.
         model: of the board, as its device tree says; empty if it has none.
         read: a file's text; None where it cannot be read.
@@ -32,7 +32,9 @@ def emulator(machine: str, cpuinfo: str, model: str, read: Callable[[str], str |
 def _foreign_kernel(machine: str, read: Callable[[str], str | None]) -> str | None:
     """The kernel's own architecture; a 32-bit system on a 64-bit kernel is of one family with it."""
     kernel = (read("/proc/sys/kernel/arch") or machine).strip()
-    return None if _family(kernel) == _family(machine) else f"{machine} programs on a kernel for {kernel}"
+    return (
+        None if not machine or _family(kernel) == _family(machine) else f"{machine} programs on a kernel for {kernel}"
+    )
 
 
 def _program(read: Callable[[str], str | None]) -> str | None:

@@ -42,6 +42,7 @@ def main() -> None:
         "outcome": outcome,
         "stop": stop,
         "close": close,
+        "left": left,
         "clean": clean,
     }
     try:
@@ -114,9 +115,21 @@ def follow(folder: Path, offset: str) -> None:
 
 def outcome(folder: Path) -> None:
     """Print how the command ended: {"code", "words"}; code is null if it or the board was cut down."""
-    words = (folder / _WORDS).read_text(encoding="utf-8", errors="replace") if (folder / _WORDS).exists() else ""
-    code = json.loads((folder / _OUTCOME).read_text()) if (folder / _OUTCOME).exists() else None
-    print(json.dumps({"code": code, "words": words.strip().splitlines()[-3:]}))
+    print(json.dumps(_outcome(folder)))
+
+
+def left(cache: Path) -> None:
+    """Print what runs there are: a list of {"folder", "events", "alive", "code", "words"}."""
+    folders = [path.parent for path in sorted(cache.glob(f"run-*/{_EVENTS}"))]
+    runs = [(folder, _is_kept(folder)) for folder in folders]  # asked before reading how they ended
+    print(
+        json.dumps(
+            [
+                {"folder": str(folder), "events": str(folder / _EVENTS), "alive": alive, **_outcome(folder)}
+                for folder, alive in runs
+            ]
+        )
+    )
 
 
 def stop(folder: Path) -> None:
@@ -146,6 +159,12 @@ def clean(cache: Path) -> None:
         lock.seek(0)
         sys.exit(f"busy: {lock.read().strip()}")
     shutil.rmtree(cache)
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    words = (folder / _WORDS).read_text(encoding="utf-8", errors="replace") if (folder / _WORDS).exists() else ""
+    code = json.loads((folder / _OUTCOME).read_text()) if (folder / _OUTCOME).exists() else None
+    return {"code": code, "words": words.strip().splitlines()[-3:]}
 
 
 def _keep(folder: Path, argv: tuple[str, ...]) -> None:
