@@ -32,8 +32,9 @@ from edgeprune.material import Material, material_of
 from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.order import Order
 from edgeprune.profile import Profile, append_profiles
-from edgeprune.report.build import asked_for, bench_report, machine_name, told_apart, with_times
+from edgeprune.report.build import bench_report, with_times
 from edgeprune.report.document import Report
+from edgeprune.report.machines import asked_for, machine_name, told_apart
 from edgeprune.report.parts import RunFacts
 from edgeprune.stats import MIN_ROUNDS
 from edgeprune.target import HOST_THREADS
