@@ -16,6 +16,7 @@ from rich.console import Console
 from edgeprune import __version__
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.listings import AsJson, criteria, devices_app, models
+from edgeprune.packaging_command import package
 from edgeprune.request import (
     DEFAULT_RATIO,
     DEMO,
@@ -277,6 +278,7 @@ def inspect(
 app.command()(bench)
 app.command()(compare)
 app.command()(doctor)
+app.command()(package)
 app.command()(models)
 app.command()(criteria)
 app.add_typer(devices_app, name="devices")

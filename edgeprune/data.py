@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import DataError, UsageError
-from edgeprune.images import ImageSource, decode, opened
+from edgeprune.images import ImageSource, opened
 from edgeprune.progress import Tick, silent
+from edgeprune.worker import photo
 
 _CHUNK = 64
 """Images whose undecoded bytes are held at once."""
@@ -56,11 +57,7 @@ class InputSpec:
         Returns:
             float32 [n, channels, height, width], contiguous.
         """
-        values = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
-        values /= np.float32(255)
-        values -= np.asarray(self.mean, np.float32)[:, None, None]
-        values /= np.asarray(self.std, np.float32)[:, None, None]
-        return values
+        return photo.normalise(images, self.mean, self.std)
 
     def to_json(self) -> dict[str, Any]:
         """This spec as a JSON document."""
@@ -251,7 +248,7 @@ def _attempt(action: Callable[..., Any], *arguments: Any) -> Any:
 def _decode(raw: bytes | np.ndarray | Exception, shape: tuple[int, int, int]) -> np.ndarray:
     if isinstance(raw, Exception):
         raise raw
-    return decode(raw, shape)
+    return photo.decode(raw, shape)
 
 
 def _silence_pillow() -> None:

@@ -57,8 +57,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}", fix=f"{hint}Known: {', '.join(names)}")
 
 
-def shipped(folder: str) -> Path:
-    """The folder `devices` or `models`: inside the package in a wheel, beside it in a checkout."""
+def shipped(name: str) -> Path:
+    """`devices`, `models` or `LICENSE`: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent
-    inside = package / folder
-    return inside if inside.is_dir() else package.parent / folder
+    inside = package / name
+    return inside if inside.exists() else package.parent / name

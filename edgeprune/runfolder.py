@@ -1,4 +1,4 @@
-"""The run folder: it appears when the run is complete, or not at all."""
+"""The output folder: it appears when what it holds is complete, or not at all."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from pathlib import Path
 from edgeprune.errors import EdgepruneError, OutputError
 from edgeprune.files import is_out_of_space, output_error
 
+_KINDS = {"report.json": "run", "bundle.json": "bundle"}
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a run folder that cannot be made, before any work is done.
+
+def check_free(out: Path, overwrite: bool, mark: str = "report.json") -> None:
+    """Refuse a folder that cannot be made, before any work is done.
+
+    Args:
+        out: the folder.
+        overwrite: replace it if it exists.
+        mark: the document of ours that such a folder holds: none without it is replaced.
 
     Raises:
-        OutputError: it exists and `overwrite` is not set, it holds something that is not a run, or it cannot be
+        OutputError: it exists and `overwrite` is not set, it holds something that is not ours, or it cannot be
             written.
     """
     with _explained(out):
-        _check_replaceable(out, overwrite)
+        _check_replaceable(out, overwrite, mark)
         _check_place(_absolute(out))
 
 
-def _check_replaceable(out: Path, overwrite: bool) -> None:
+def _check_replaceable(out: Path, overwrite: bool, mark: str) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError("the output folder's name is taken by a file", where=str(out), fix="Name another with --out.")
     if out.is_dir() and any(out.iterdir()):
@@ -35,21 +42,21 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
                 where=str(out),
                 fix="Name another with --out, or replace it with --overwrite.",
             )
-        if not _is_run(out):
+        if not _is_ours(out / mark):
             raise OutputError(
-                "the output folder holds something that is not a run of edgeprune; it is not replaced",
+                f"the output folder holds something that is not a {_KINDS[mark]} of edgeprune; it is not replaced",
                 where=str(out),
                 fix="Name another with --out.",
             )
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder holds a finished run: the only kind that is ever replaced."""
+def _is_ours(mark: Path) -> bool:
+    """Whether a folder holds what edgeprune finished: the only kind that is ever replaced."""
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        document = json.loads(mark.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(report, dict) and "edgeprune_version" in report
+    return isinstance(document, dict) and "edgeprune_version" in document
 
 
 def _check_place(out: Path) -> None:

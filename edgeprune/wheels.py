@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, UsageError
 
 PACKAGES = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
 """What a runtime needs, by the runtime's name; pip adds what these need."""
+SYSTEMS: Mapping[str, tuple[str, str]] = {
+    "3.9": ("2.31", "Debian 11, Raspberry Pi OS Bullseye"),
+    "3.10": ("2.35", "Ubuntu 22.04, JetPack 6"),
+    "3.11": ("2.36", "Debian 12, Raspberry Pi OS Bookworm"),
+    "3.12": ("2.39", "Ubuntu 24.04"),
+    "3.13": ("2.41", "Debian 13, Raspberry Pi OS Trixie"),
+}
+"""Version of Python -> version of glibc, and the systems these are of: wheels are chosen by both."""
+DEFAULT_PYTHON = "3.11"
 _OLDEST_GLIBC = 17  # of 2.17: manylinux2014, the oldest there are arm64 wheels for
 
 
@@ -36,7 +46,26 @@ class Platform:
         return f"{self.machine}, Python {self.python[0]}.{self.python[1]}, {' '.join(self.libc)}"
 
 
-def download(platform: Platform, names: Sequence[str], folder: Path, where: str) -> list[Path]:
+def platform_with(machine: str, python: str) -> Platform:
+    """What a machine with some version of Python takes, of the system that has this version.
+
+    Args:
+        machine: as uname says: "aarch64".
+        python: one of `SYSTEMS`.
+
+    Raises:
+        UsageError: the version is not known.
+    """
+    if python not in SYSTEMS:
+        known = "; ".join(f"{version} ({systems})" for version, (_, systems) in SYSTEMS.items())
+        raise UsageError(f"no system with Python {python!r} is known", where="--python", fix=f"There are: {known}.")
+    major, minor = map(int, python.split("."))
+    return Platform(machine, (major, minor), ("glibc", SYSTEMS[python][0]))
+
+
+def download(
+    platform: Platform, names: Sequence[str], folder: Path, where: str, source: Path | None = None
+) -> list[Path]:
     """Fetch wheels, in the versions that are installed here where the platform has these.
 
     Args:
@@ -44,6 +73,7 @@ def download(platform: Platform, names: Sequence[str], folder: Path, where: str)
         names: of packages; what these need comes too.
         folder: to put them into.
         where: the user's word for the machine, for errors.
+        source: a folder of wheels to choose from instead of asking an index.
 
     Returns:
         The files, sorted.
@@ -51,21 +81,28 @@ def download(platform: Platform, names: Sequence[str], folder: Path, where: str)
     Raises:
         DeviceError: there are none.
     """
-    # A machine with an older Python may not have the versions of this one: then the newest it can have.
-    for requirements in ([_pinned(name) for name in names], list(names)):
-        command = pip_download(platform, requirements, folder, where)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return sorted(folder.glob("*.whl"))
+    command = pip_download(platform, names, folder, where)
+    if source:
+        command += ["--no-index", "--find-links", str(source)]
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        pins = Path(scratch) / "constraints.txt"
+        pins.write_text("\n".join(_installed()), encoding="utf-8")
+        # A machine with an older Python may not have the versions of this one: then the newest it can have.
+        for constraints in (["--constraint", str(pins)], []):
+            done = subprocess.run([*command, *constraints], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return sorted(folder.glob("*.whl"))
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
     raise DeviceError(
         f"no wheels of {', '.join(names)} for {platform}",
         where=" | ".join(errors[-2:]),
-        fix="Is this machine online? If so, the board's system is too old or too rare.",
+        fix=f"Put them into {source}, or leave --wheels out."
+        if source
+        else "Is this machine online? If so, the board's system is too old or too rare.",
     )
 
 
-def pip_download(platform: Platform, requirements: Sequence[str], folder: Path, where: str) -> list[str]:
+def pip_download(platform: Platform, names: Sequence[str], folder: Path, where: str) -> list[str]:
     """The command that downloads wheels for a platform.
 
     Raises:
@@ -90,13 +127,11 @@ def pip_download(platform: Platform, requirements: Sequence[str], folder: Path, 
     fixed = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:", "--implementation", "cp"]
     return [
         *(sys.executable, "-m", "pip", "download", *fixed, "--python-version", ".".join(map(str, platform.python))),
-        *(*platforms, "--dest", str(folder), *requirements),
+        *(*platforms, "--dest", str(folder), *names),
     ]
 
 
-def _pinned(name: str) -> str:
-    """The version that is installed here, so that board and host run the same; free where none is."""
-    try:
-        return f"{name}=={metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return name
+def _installed() -> list[str]:
+    """What is installed here, as constraints: board and host then run the same, also of what pip adds by itself."""
+    found = {one.name: one.version for one in metadata.distributions() if one.name}
+    return sorted(f"{name}=={version}" for name, version in found.items())

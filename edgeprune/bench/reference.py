@@ -51,6 +51,15 @@ def parity(
     own = reference[: len(output)]
     largest = float(np.abs(own).max()) or 1.0
     difference = float(np.abs(np.asarray(output) - own).max()) / largest
-    exact = precision == "fp32" and not accelerator
-    tolerance = _TOLERANCE if exact else _TOLERANCE_COARSE
-    return {"max_rel": difference if math.isfinite(difference) else None, "passed": difference <= tolerance}
+    passed = difference <= tolerance(precision, accelerator=accelerator)
+    return {"max_rel": difference if math.isfinite(difference) else None, "passed": passed}
+
+
+def tolerance(precision: str, *, accelerator: bool = False) -> float:
+    """How far a device's output may be from the host's, as a share of the largest value.
+
+    Args:
+        precision: of the file.
+        accelerator: computed the output; it is allowed coarser numbers than the file's.
+    """
+    return _TOLERANCE if precision == "fp32" and not accelerator else _TOLERANCE_COARSE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import zipapp
+import zipfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from subprocess import Popen
@@ -134,17 +134,20 @@ def open_device(text: str) -> Transport:
     return Container(device) if isinstance(device, ContainerDevice) else Ssh(device)
 
 
-def pack_worker(path: Path) -> None:
+def pack_worker(path: Path, main: str = "edgeprune.worker.__main__:main") -> None:
     """Write the worker as one zip file that any Python from 3.9 on, with numpy and a runtime, can run.
+
+    The same sources give the same bytes.
 
     Args:
         path: the file to write, by convention ending in .pyz.
+        main: what it starts, "module:function".
     """
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "edgeprune"
-        (package / "worker").mkdir(parents=True)
-        # Without this file an edgeprune that is installed on the device would be found first.
-        (package / "__init__.py").touch()
-        for source in Path(edgeprune.worker.__path__[0]).glob("*.py"):
-            shutil.copyfile(source, package / "worker" / source.name)
-        zipapp.create_archive(folder, path, main="edgeprune.worker.__main__:main")
+    module, _, function = main.partition(":")
+    # Without edgeprune/__init__.py an edgeprune that is installed on the device would be found first.
+    texts = {"__main__.py": f"import {module}\n\n{module}.{function}()\n".encode(), "edgeprune/__init__.py": b""}
+    for source in sorted(Path(edgeprune.worker.__path__[0]).glob("*.py")):
+        texts[f"edgeprune/worker/{source.name}"] = source.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(zipfile.ZipInfo(name), text)  # dated 1980, whenever it is written

@@ -10,6 +10,7 @@ from enum import Enum
 from edgeprune.measurement import Block, Measurement
 from edgeprune.stats import MIN_ROUNDS, robust_spread
 from edgeprune.worker import taint
+from edgeprune.worker.taint import MOST_TAINTED
 
 NOISY_SPREAD = 0.10
 """Block medians that spread by more than this (1.4826 * MAD / median) are noisy.
@@ -20,9 +21,6 @@ paired ratio does not suffer from it.
 """
 HOT_START_C = 65.0
 """A CPU this hot before the run will soon be slowed: Raspberry Pi firmware begins at 80 C (on a 3B+ at 60 C)."""
-MOST_TAINTED = 1 / 3
-"""If more of the blocks than this are tainted, the clean ones are no fair choice of them either: the run is
-untrusted."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ BUSY_CORES = 0.25
 CLOCK_CHANGE = 0.05
 """A block whose fastest core's clock is this share away from the run's usual one ran at another clock. Our own choice:
 half of the smallest speed-up that is worth a cut."""
+MOST_TAINTED = 1 / 3
+"""If more of the blocks than this are tainted, the clean ones are no fair choice of them either: the run is
+untrusted."""
 
 _UNDER_VOLTAGE, _SLOWED = 0x1, 0xE  # bits of get_throttled: under-voltage; clock capped, throttled, soft limit
 _STICKY = 16  # bits 16 to 19: the same as 0 to 3, at any time since boot (Raspberry Pi documentation, get_throttled)

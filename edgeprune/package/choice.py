@@ -1,0 +1,111 @@
+"""What of a run is packaged, and for which system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.artifact import Artifact
+from edgeprune.bench.session import INPUTS_NAME
+from edgeprune.data import InputSpec
+from edgeprune.errors import DataError, ParityError, UsageError
+from edgeprune.files import sha256_of
+from edgeprune.registry import unknown
+from edgeprune.report.document import Report
+from edgeprune.target import Target
+
+_IMAGES = 4
+"""How many of the run's images travel along: enough for calls not to see the same one all the time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What is packaged.
+
+    Attributes:
+        run: the run folder.
+        artifact: the one file, checked against its manifest.
+        input: what the model wants of an image.
+        images: real ones, normalised, float32 [k, C, H, W].
+        created: when the run was made, ISO 8601.
+        model: the model's name.
+    """
+
+    run: Path
+    artifact: Artifact
+    input: InputSpec
+    images: np.ndarray
+    created: str
+    model: str
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self.run / self.artifact.path
+
+
+def choose(run: Path, target: Target, name: str | None = None) -> Choice:
+    """The file of a run to package, with what belongs to it.
+
+    Args:
+        run: a finished run folder.
+        target: the board.
+        name: of the file; None for the pruned one in the format that the target prefers.
+
+    Raises:
+        UsageError: the run has no such file, or the file and its manifest disagree.
+        ParityError: the file was not found to compute what the model computes.
+        DataError: the run's images are missing or torn.
+        EdgepruneError: it is no run.
+    """
+    report = Report.load(run / "report.json")
+    artifact = _named(report.artifacts, name, run) if name else _preferred(report.artifacts, target, run)
+    manifest = Artifact.load_manifest(run / f"{artifact.path}.json")
+    path = run / artifact.path
+    if not path.is_file() or not sha256_of(path) == manifest.sha256 == artifact.sha256:
+        raise UsageError(
+            "the file is missing, or its manifest or the run's report is of another one",
+            where=str(path),
+            fix="Run compress again.",
+        )
+    if not artifact.parity or not artifact.parity.passed:
+        raise ParityError("this file did not pass parity; it is not packaged", where=str(path), fix="Choose another.")
+    images = _images(run / INPUTS_NAME, artifact)
+    return Choice(run, artifact, report.model.input, images, report.run.created, report.model.name)
+
+
+def _named(artifacts: tuple[Artifact, ...], name: str, run: Path) -> Artifact:
+    found = {one.path: one for one in artifacts}
+    if name not in found:
+        error = unknown("artifact", name, found)
+        error.where = str(run)
+        raise error
+    return found[name]
+
+
+def _preferred(artifacts: tuple[Artifact, ...], target: Target, run: Path) -> Artifact:
+    for form in target.formats:
+        for one in artifacts:
+            if one.role == "pruned" and one.format == form:
+                return one
+    raise UsageError(
+        f"the run has no pruned file that {target.name} runs ({', '.join(target.formats)})",
+        where=str(run),
+        fix="Name one with --artifact, or run compress again.",
+    )
+
+
+def _images(path: Path, artifact: Artifact) -> np.ndarray:
+    try:
+        images: np.ndarray = np.load(path, allow_pickle=False)[:_IMAGES]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"not the images of a run: {error}", where=str(path), fix="Run compress again.") from error
+    if images.dtype != np.float32 or images.shape[1:] != artifact.input_shape or not len(images):
+        raise DataError(
+            f"{images.dtype} {list(images.shape)} are not images of {list(artifact.input_shape)}",
+            where=str(path),
+            fix="Run compress again.",
+        )
+    return images
