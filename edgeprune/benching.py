@@ -6,27 +6,27 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
+from edgeprune.artifact import RUNTIME_OF_FORMAT
 from edgeprune.bench.collect import collect
-from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.compare import compare
 from edgeprune.bench.device import SshDevice, parse_device
 from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.fleet import Opener, side_by_side
 from edgeprune.bench.profiling import PROFILES_NAME, Refusal, profile
 from edgeprune.bench.reference import host_outputs
+from edgeprune.bench.roofline import forbidden
 from edgeprune.bench.session import BLOCK_SECONDS, LOG_NAME, ROUNDS, measure
 from edgeprune.bench.ssh import Ssh
-from edgeprune.bench.summary import summary
 from edgeprune.bench.transport import open_device
-from edgeprune.bench.trust import Doubt, doubts
-from edgeprune.errors import DeviceError, EdgepruneError
+from edgeprune.bench.trust import doubts
+from edgeprune.benched import Benched
+from edgeprune.errors import DeviceError
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.material import Material, material_of
 from edgeprune.measurement import Measurement, load_measurements
@@ -41,64 +41,6 @@ from edgeprune.target import HOST_THREADS
 
 _TURN_SECONDS = BLOCK_SECONDS + 0.04
 """What a block takes with the pause before it; a slow file's takes longer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Benched:
-    """What measuring came to.
-
-    Attributes:
-        artifacts: the files.
-        measurements: of these files, device by device.
-        asked: for each measurement, the device as the user named it.
-        doubts: for each measurement, what speaks against it.
-        comparisons: of these measurements.
-        gate: as asked.
-        report: the run's, with the new times; None for single files.
-        failures: devices that could not be measured, of several.
-        profiles: device by device, of these files; empty unless asked for.
-        unprofiled: what could not be profiled.
-    """
-
-    artifacts: tuple[Artifact, ...]
-    measurements: tuple[Measurement, ...]
-    asked: tuple[str, ...]
-    doubts: tuple[tuple[Doubt, ...], ...]
-    comparisons: tuple[Comparison, ...]
-    gate: float | None = None
-    report: Report | None = None
-    failures: Mapping[str, EdgepruneError] = field(default_factory=dict)
-    profiles: Mapping[str, tuple[Profile, ...]] = field(default_factory=dict)
-    unprofiled: tuple[Refusal, ...] = ()
-
-    @property
-    def fatal(self) -> tuple[Doubt, ...]:
-        """Why not to believe the times; empty if they can be."""
-        return tuple(doubt for found in self.doubts for doubt in found if doubt.fatal)
-
-    @property
-    def gate_met(self) -> bool:
-        """Whether every pair that was measured is as much faster as was asked."""
-        if self.gate is None:
-            return True
-        pairs = sum(one.role == "pruned" for one in self.measurements)
-        return len(self.comparisons) == pairs > 0 and all(one.ci95[0] >= self.gate for one in self.comparisons)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, device by device, as a JSON document; the samples are in `measurements.jsonl`."""
-        devices = []
-        for device in dict.fromkeys(self.asked):
-            here = [at for at, name in enumerate(self.asked) if name == device]
-            measured, found = [self.measurements[at] for at in here], [self.doubts[at] for at in here]
-            profiles = [one.to_json() for one in self.profiles.get(device, ())]
-            its = summary(device, self.artifacts, measured, found, compare(measured))
-            devices.append({**its, "profiles": profiles})
-        gate = None if self.gate is None else {"asked": self.gate, "met": self.gate_met and not self.fatal}
-        failures = [
-            {"device": device, "error": error.what, "fix": error.fix} for device, error in self.failures.items()
-        ]
-        unprofiled = [asdict(one) for one in self.unprofiled]
-        return {"schema": 1, "devices": devices, "gate": gate, "failures": failures, "unprofiled": unprofiled}
 
 
 def bench(order: Order, listener: Listener | None = None) -> Benched:
@@ -236,7 +178,8 @@ def _rewritten(order: Order, material: Material) -> Report:
         (machine_name(one.device), asked_for(one), one.artifact, one.role, one.runtime, one.threads): one
         for one in load_measurements(material.folder / LOG_NAME)
     }
-    kept = told_apart(tuple(newest.values()))
+    macs = {one.sha256: one.macs for one in material.artifacts}
+    kept = told_apart([one for one in newest.values() if not forbidden(one, macs.get(one.artifact, 0))])
     report = with_times(material.report, kept, compare(kept), [doubts(one) for one in kept])
     note = f"Timed again at {_now()} by: {shlex.join(_command(order))}"
     notes = tuple(line for line in report.run.notes if not line.startswith("Timed again at "))

@@ -25,7 +25,7 @@ class OperatorTime:
     Attributes:
         name: what the runtime calls it.
         kind: the runtime's name of the operation, "Conv"; empty where it does not say.
-        ms: median time of a call.
+        ms: time of a call: of two passes the lower median.
         share: of the sum of all operators, 0 to 1.
         place: what executed it, by the runtime's own name.
         layer: the layer of the model it is, by its weights' name; empty for what has none or could not be told.
@@ -65,8 +65,9 @@ class Profile:
         runtime: a name of `edgeprune.worker.runtimes.RUNTIMES`.
         runtime_version: as the runtime itself says.
         threads: that the runtime was told to use.
-        calls: how many the medians are of.
-        call_ms: median time of a whole call, while profiled; the sum of the operators where the runtime times no whole.
+        calls: how many each median is of.
+        call_ms: time of a whole call, while profiled, the lower median of two passes; the sum of the operators where
+            the runtime times no whole.
         operators: in the order they ran.
         device: facts of the machine.
     """

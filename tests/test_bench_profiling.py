@@ -135,7 +135,7 @@ def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     assert [Path(one["path"]).name for one in device["profiles"]] == ["a.onnx", "b.onnx"]
     assert len(load_profiles(tmp_path / "out" / PROFILES_NAME)) == 2
     shown = run_here("bench", *files, *options).out
-    assert "while profiled" in shown
+    assert "b.onnx beside a.onnx (onnxruntime, 1 thread), profiled" in shown
     assert "w1" in shown
 
 

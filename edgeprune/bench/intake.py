@@ -11,6 +11,7 @@ import numpy as np
 from edgeprune.bench.device import how_to_install
 from edgeprune.bench.entries import Entry
 from edgeprune.bench.reference import parity
+from edgeprune.bench.roofline import refuse_forbidden
 from edgeprune.errors import DeviceError, MissingExtraError
 from edgeprune.measurement import Block, Measurement, MeasurementLog
 from edgeprune.worker.runtimes import RUNTIMES
@@ -73,6 +74,7 @@ class Intake:
             DeviceError: a file cannot be run, or a runtime is not installed there.
             MissingExtraError: a runtime is not installed on this machine.
             OutputError: the log cannot be written.
+            TrustError: at the end: a time is below what the board can do at its peak.
         """
         if event["event"] == "start":
             self._facts = {**event["device"], "asked": self._name}
@@ -81,6 +83,8 @@ class Intake:
         elif event["event"] == "block":
             self._add(event["entry"], Block.from_json(event), int(event["peak_rss_bytes"]))
             self.done += 1
+        elif event["event"] == "end":
+            refuse_forbidden(self.measurements, [entry.artifact for entry in self._asked.values()])
         elif event["event"] == "error":
             raise failure(event, self._asked, self._name)
 

@@ -82,6 +82,7 @@ def measure(
         MissingExtraError: a runtime is not installed on this machine.
         DeviceError: the worker cannot be run, or a file cannot be run in its runtime.
         OutputError: the run folder or the temporary folder cannot be written.
+        TrustError: a time is below what the board can do at its peak.
     """
     _check_images(images, artifacts)
     asked, session = entries(artifacts, runtimes, threads), secrets.token_hex(8)

@@ -132,7 +132,7 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     try:
         _check_runtimes(job["entries"])
         if "profile_calls" in job:
-            for entry in job["entries"]:
+            for entry in (*job["entries"], *reversed(job["entries"])):
                 emit({"event": "profile", "entry": entry["id"], **_profile(entry, job)})
         else:
             for group in groups(job["entries"]):
