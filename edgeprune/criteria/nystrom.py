@@ -43,7 +43,7 @@ def nystrom(
     Returns:
         float64 [n], a permutation of 0 ... n-1; 0 goes first; and how many the pairing calls redundant.
     """
-    similarity = approximate(prototypes(view), chosen(view, columns, pick))
+    similarity = _rounded(similarities(prototypes(view), chosen(view, columns, pick)))
     norm = view.weight.abs().sum(dim=1).double()
     survivors = removal_order(similarity, norm)
     redundant = paired(similarity)
@@ -92,6 +92,17 @@ def chosen(view: FilterView, columns: int, pick: str) -> Tensor:
     return torch.randperm(view.size, generator=torch.Generator().manual_seed(view.seed))[:count].sort().values
 
 
+def similarities(rows: Tensor, columns: Tensor) -> Tensor:
+    """The cosines of all rows, float64 [n, n], approximated where that is less work than one exact matrix product.
+
+    Args:
+        rows: float64 [n, d], of length 1.
+        columns: the rows whose similarity with all is worked out; if they are d or more, the exact product of the rows
+            is as good and cheaper.
+    """
+    return approximate(rows, columns) if len(columns) < rows.shape[1] else rows @ rows.T
+
+
 def approximate(rows: Tensor, columns: Tensor) -> Tensor:
     """The cosines of all rows from those with some of them: C W+ C', float64 [n, n] (section 2.2 of the paper).
 
@@ -100,9 +111,12 @@ def approximate(rows: Tensor, columns: Tensor) -> Tensor:
         columns: the rows whose similarity with all is worked out.
     """
     some = rows @ rows[columns].T
-    inverse = torch.linalg.pinv(some[columns], hermitian=True, rtol=1e-10)
-    found = some @ inverse @ some.T
-    rounded: Tensor = ((found + found.T) / 2).round(decimals=_DECIMALS)
+    inverse: Tensor = torch.linalg.pinv(some[columns], hermitian=True, rtol=1e-10)
+    return some @ inverse @ some.T
+
+
+def _rounded(similarity: Tensor) -> Tensor:
+    rounded: Tensor = ((similarity + similarity.T) / 2).round(decimals=_DECIMALS)
     return rounded
 
 
