@@ -214,6 +214,20 @@ MIXED: dict[str, Case] = {
     "layer norm": Case(lambda x, m: F.layer_norm(x, x.shape[1:]), "normalised over channels"),
     "one group": Case(lambda x, m: F.group_norm(x, 1), "normalised over channels"),
     "local response": Case(lambda x, m: F.local_response_norm(x, 3), "operator avg_pool3d"),
+    "numbers of rows and of columns": Case(
+        lambda x, m: x * (2 * m.row)[:, None] - m.row.exp() * m.row,
+        parts=(("row", lambda: nn.Parameter(torch.randn(12))),),
+    ),
+    "numbers of channels that are mixed": Case(
+        lambda x, m: x * (2 * m.scale).softmax(0)[:, None, None],
+        "meets a tensor whose channels cannot be cut",
+        parts=(("scale", lambda: nn.Parameter(torch.randn(WIDTH))),),
+    ),
+    "numbers of channels that are shared out": Case(
+        lambda x, m: x * (2 * m.scale)[:, None, None] * (m.scale * m.scale.mean())[:, None, None],
+        "reduced over channels by operator mean",
+        parts=(("scale", lambda: nn.Parameter(torch.randn(WIDTH))),),
+    ),
     "einsum": Case(
         lambda x, m: torch.einsum("nchw,cd->ndhw", x, m.matrix),
         "multiplied as matrices by operator einsum",

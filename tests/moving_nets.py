@@ -273,6 +273,34 @@ class CastNorms(Moving):
         return y * y.sigmoid() / (spread + 1e-5).sqrt().expand(n, 4, c // 4, h, w).reshape(n, c, h, w).to(y.dtype)
 
 
+class FrozenNorm(nn.Module):
+    """torchvision's frozen batch norm: four buffers, calculated with before they meet the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "mean", "var"):
+            self.register_buffer(name, torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, mean = self.weight.reshape(1, -1, 1, 1), self.mean.reshape(1, -1, 1, 1)
+        scale = weight * (self.var.reshape(1, -1, 1, 1) + 1e-5).rsqrt()
+        return x * scale + (self.bias.reshape(1, -1, 1, 1) - mean * scale)
+
+
+class Frozen(Moving):
+    """Frozen norms, one used twice; a scale that two values meet; numbers for rows, which are no channels."""
+
+    def __init__(self) -> None:
+        super().__init__(read=6)
+        self.frozen, self.again, self.mid = FrozenNorm(8), FrozenNorm(6), nn.Conv2d(8, 6, 3, padding=1)
+        self.scale, self.place = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(1))
+
+    def moved(self, x: Tensor) -> Tensor:
+        x = self.again(self.mid(F.relu(self.frozen(x))))
+        scale = F.softplus(self.scale)[:, None, None]
+        return (self.again(F.relu(x)) * scale + x * scale) * (self.place * 2)
+
+
 class OptionA(Moving):
     """CIFAR's short cut: the narrower maps are padded with zeros, which count as filters of no layer."""
 
@@ -420,6 +448,7 @@ MOVING: dict[type[Moving], Facts] = {
     GroupNormed: Facts({"stem": 4, "last": 6}),
     WithoutNumbers: Facts({"stem": 16, "wide": 6, "last": 6}),
     CastNorms: Facts({"stem": 16, "mid": 4, "last": 6}, as_graph=None),
+    Frozen: Facts({"stem": 8, "mid": 6, "last": 6}),
     OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),

@@ -14,6 +14,7 @@ from moving_nets import (
     AddedToConcat,
     C2f,
     Facts,
+    Frozen,
     Ghost,
     Grouped,
     GroupedConcat,
@@ -273,3 +274,7 @@ def test_layers_that_store_no_numbers_say_what_is_left_of_their_width_and_do_so_
     again = load_saved(tmp_path).module
     assert (again.twice.num_features, again.groups.num_groups, again.groups.num_channels) == sizes
     assert torch.equal(run(again.eval(), images := torch.randn(2, 3, 12, 12)), run(pruned.module, images))
+
+
+def test_stored_numbers_that_are_added_make_no_residual_stream():
+    assert not any(space.residual for space in found_in(Frozen).channel_map.spaces if space.name == "stem")

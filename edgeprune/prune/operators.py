@@ -1,8 +1,8 @@
-"""What each operator does to labels: one table, and the small rules of operators that compute element by element.
+"""What each operator does to labels: one table, and the small rules of pooling, reductions and the like.
 
 A rule sees the tracer and the node and returns the labels of the node's value, or None where it cannot follow its
-channels; the tracer then protects them. Rules for layers with weights are in `layers`, those for operators that move
-elements in `rearrange`, those that join values or take them apart in `parts`.
+channels; the tracer then protects them. Rules for layers with weights are in `layers`, those for operators that compute
+element by element in `elementwise`, that move elements in `rearrange`, that join values or take them apart in `parts`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from torch import fx
 
 from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import operator_of
 from edgeprune.prune import layers, parts, rearrange
-from edgeprune.prune.labels import along, fixed
+from edgeprune.prune.elementwise import elementwise, unchanged
+from edgeprune.prune.labels import along
 from edgeprune.prune.tracer import Tracer
 
 Rule = Callable[[Tracer, fx.Node], Labels | None]
@@ -39,7 +39,6 @@ ELEMENTWISE = frozenset(
     | {"masked_fill", "addcmul", "addcdiv", "lerp", "logical_and", "logical_or", "bitwise_and", "bitwise_or"}
     | {"fmod", "remainder", "atan2", "copy"}
 )
-SUMS = frozenset({"add", "sub", "rsub"})
 POOLS = frozenset(
     {f"{kind}_pool{d}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)}
     | {f"max_pool{d}d_with_indices" for d in (2, 3)}
@@ -68,43 +67,6 @@ VIEWS = frozenset({"view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsaf
 NORMS = frozenset({"_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "batch_norm", "instance_norm"})
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
-
-
-def unchanged(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Treats every element alike; bounds given as tensors are operands."""
-    return tracer.labels(node.args[0]) if len(node.all_input_nodes) == 1 else _bounded(tracer, node)
-
-
-def _bounded(tracer: Tracer, node: fx.Node) -> Labels | None:
-    return elementwise(tracer, node) if operator_of(node) in ("clamp", "clamp_min", "clamp_max") else None
-
-
-def elementwise(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Ties the channels of its operands; a stored operand is cut along."""
-    ndim = len(tracer.shape(node))
-    operands = [
-        argument for argument in node.args if isinstance(argument, fx.Node) and argument.name in tracer.program.shapes
-    ]
-    if len(operands) == 1:
-        return tracer.operand(operands[0], ndim)
-    sides = [tracer.operand(operand, ndim) for operand in operands]
-    if any(varying(side) for side in sides):
-        sides = [tracer.alone(node, side) for side in sides]
-    whole = np.broadcast_shapes(*[side.shape for side in sides])
-    sides = [np.broadcast_to(side, whole) for side in sides]
-    merged = fixed(ndim)
-    for side in sides:
-        merged = np.where(merged == FIXED, side, merged)
-    for side, operand in zip(sides, operands, strict=True):
-        alone = (side == FIXED) & (merged != FIXED)
-        if alone.any() and not tracer.follows(operand, merged, ndim):
-            place = f"({tracer.layer(node)}: {node.name})"
-            tracer.protect(merged[alone], f"meets a tensor whose channels cannot be cut {place}")
-        if operator_of(node) in SUMS:
-            different = (side != FIXED) & (merged != FIXED) & (side != merged)
-            tracer.sums.update(np.unique(np.concatenate([side[different], merged[different]])).tolist())
-        tracer.tie(side, merged)
-    return merged
 
 
 def pooling(tracer: Tracer, node: fx.Node) -> Labels | None:

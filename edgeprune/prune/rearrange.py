@@ -29,7 +29,8 @@ def view(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 def expansion(tracer: Tracer, node: fx.Node) -> Labels | None:
     """Repeats along axes of length 1."""
-    return tracer.operand(node.args[0], len(tracer.shape(node)))
+    labels = tracer.labels(node.args[0])
+    return labels.reshape((1,) * (len(tracer.shape(node)) - labels.ndim) + labels.shape)
 
 
 def permutation(tracer: Tracer, node: fx.Node) -> Labels | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ class Tracer:
         grids: labels that change along several axes.
         choices: placeholder -> labels of the axis that its numbers choose from.
         widths: layer that has its width as an attribute only -> labels of the channels that it takes.
+        loose: filters of no layer, which stand for stored numbers that are calculated with before they meet channels.
         noted: (stored tensor, axis) of the node being followed whose labels are known.
     """
 
@@ -87,6 +89,7 @@ class Tracer:
     grids: list[Labels] = field(default_factory=list)
     choices: dict[str, Labels] = field(default_factory=dict)
     widths: dict[str, Labels] = field(default_factory=dict)
+    loose: set[int] = field(default_factory=set)
     noted: set[tuple[str, int]] = field(default_factory=set)
 
     def shape(self, node: Any) -> tuple[int, ...]:
@@ -252,10 +255,19 @@ class Tracer:
         """Whether the labels of a node's value change along several axes."""
         return len(varying(self.labels(node))) > 1
 
-    def operand(self, node: Any, ndim: int) -> Labels:
-        """Labels of an operand, with leading axes added as broadcasting does."""
-        labels = self.labels(node)
-        return labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
+    def is_loose(self, labels: Labels) -> bool:
+        """Whether labels stand for stored numbers only, and for some."""
+        return bool((labels != FIXED).any()) and self.loose.issuperset(labels[labels != FIXED].tolist())
+
+    @cached_property
+    def from_stored(self) -> frozenset[fx.Node]:
+        """Nodes that stand for stored tensors and constants, or are calculated from these alone."""
+        known = self.program.stored.keys() | self.program.constants.keys()
+        found = {node for node in self.program.graph.nodes if node.name in known}
+        for node in self.program.nodes:
+            if node.all_input_nodes and found.issuperset(node.all_input_nodes):
+                found.add(node)
+        return frozenset(found)
 
     def follows(self, other: fx.Node, labels: Labels, ndim: int) -> bool:
         """Whether an operand without channels can stand beside `labels` when they are cut.
