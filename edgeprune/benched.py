@@ -16,6 +16,9 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.measurement import Measurement
 from edgeprune.profile import Profile
 from edgeprune.report.document import Report
+from edgeprune.report.machines import machine_name
+from edgeprune.report.plain import to_plain
+from edgeprune.sustained import Sustained, sustained
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Benched:
         asked: for each measurement, the device as the user named it.
         doubts: for each measurement, what speaks against it.
         comparisons: of these measurements.
+        sustained: what sustained load did to them.
         gate: as asked.
         report: the run's, with the new times; None for single files.
         failures: devices that could not be measured, of several.
@@ -40,6 +44,7 @@ class Benched:
     asked: tuple[str, ...]
     doubts: tuple[tuple[Doubt, ...], ...]
     comparisons: tuple[Comparison, ...]
+    sustained: tuple[Sustained, ...] = ()
     gate: float | None = None
     report: Report | None = None
     failures: Mapping[str, EdgepruneError] = field(default_factory=dict)
@@ -57,7 +62,9 @@ class Benched:
         if self.gate is None:
             return True
         pairs = sum(one.role == "pruned" for one in self.measurements)
-        return len(self.comparisons) == pairs > 0 and all(one.ci95[0] >= self.gate for one in self.comparisons)
+        found = [one.ci95[0] for one in self.comparisons]
+        found += [file.speed_up.ci95[0] for one in self.sustained for file in one.files if file.speed_up]
+        return len(found) == pairs > 0 and min(found) >= self.gate
 
     def to_json(self) -> dict[str, Any]:
         """All of it, device by device, as a JSON document; the samples are in `measurements.jsonl`."""
@@ -69,6 +76,7 @@ class Benched:
             profiles = self.profiles.get(device, ())
             its["profiles"] = [one.to_json() for one in profiles]
             its["explanations"] = [asdict(one) for one in explanations(profiles)]
+            its["sustained"] = [to_plain(one) for one in sustained(measured, machine_name, found)]
             devices.append(its)
         gate = None if self.gate is None else {"asked": self.gate, "met": self.gate_met and not self.fatal}
         failures = [

@@ -37,6 +37,7 @@ from edgeprune.report.document import Report
 from edgeprune.report.machines import asked_for, machine_name, told_apart
 from edgeprune.report.parts import RunFacts
 from edgeprune.stats import MIN_ROUNDS
+from edgeprune.sustained import sustained
 from edgeprune.target import HOST_THREADS
 
 _TURN_SECONDS = BLOCK_SECONDS + 0.04
@@ -82,6 +83,7 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
         asked=tuple(device for device, its in found.items() for _ in its),
         doubts=found_doubts,
         comparisons=comparisons,
+        sustained=sustained(measurements, machine_name, found_doubts),
         gate=order.gate,
         report=_rewritten(order, material) if material and material.report else None,
         failures=failures,
@@ -95,7 +97,9 @@ def _measured(
 ) -> tuple[Measurement, ...]:
     if order.collect:
         return _collected(material, device, opened, journal)
-    threads = _threads(order, device)
+    threads, runtimes = _threads(order, device), order.runtimes
+    if order.sustained_s:  # one setting, with the most threads: what came second would start hot
+        threads, runtimes = threads[-1:], runtimes or (material.artifacts[0].runtime,)
     turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
     rounds = order.rounds or ROUNDS
     if order.minutes is not None:
@@ -111,8 +115,9 @@ def _measured(
                 material.images,
                 threads,
                 transport=transport,
-                runtimes=order.runtimes,
+                runtimes=runtimes,
                 rounds=rounds,
+                sustained_s=order.sustained_s or 0.0,
                 seed=order.seed,
                 references=references,
                 tick=tick,
@@ -175,7 +180,7 @@ def _rewritten(order: Order, material: Material) -> Report:
     """The run's report with the newest times of every file on every machine, saved."""
     assert material.report
     newest = {
-        (machine_name(one.device), asked_for(one), one.artifact, one.role, one.runtime, one.threads): one
+        (machine_name(one.device), asked_for(one), one.artifact, one.role, one.runtime, one.threads, one.sustained): one
         for one in load_measurements(material.folder / LOG_NAME)
     }
     macs = {one.sha256: one.macs for one in material.artifacts}

@@ -83,6 +83,7 @@ class Measurement:
             where they were not compared.
         placement: where its operators were executed, as shares of 1 by the runtime's own name of the place; what the
             runtime fused into one counts as one. Empty in logs written before it was recorded.
+        sustained: whether the files took turns without a pause until the board was hot (`edgeprune.sustained`).
         session: names the interleaved run; only measurements of one session are comparable round by round.
     """
 
@@ -104,6 +105,7 @@ class Measurement:
     parity: Mapping[str, Any] = field(default_factory=dict)
     placement: Mapping[str, float] = field(default_factory=dict)
     session: str = ""
+    sustained: bool = False
 
     @property
     def samples_ns(self) -> tuple[int, ...]:

@@ -10,6 +10,9 @@ from edgeprune.registry import unknown
 from edgeprune.stats import MIN_ROUNDS
 from edgeprune.worker.runtimes import RUNTIMES
 
+LEAST_SUSTAINED_S = 30.0
+"""Enough for some rounds of blocks of a second each; boards take minutes to become hot."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -22,6 +25,7 @@ class Order:
         threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
         rounds: blocks of each file; None for the default.
         minutes: about how long on each device, instead.
+        sustained_s: instead, how long to keep each device under load until it is hot; None for an ordinary bench.
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
         profile: ask the runtimes afterwards what each operator takes, at the first thread count.
         set_up: put runtimes on the boards first.
@@ -38,6 +42,7 @@ class Order:
     threads: tuple[int, ...] = ()
     rounds: int | None = None
     minutes: float | None = None
+    sustained_s: float | None = None
     gate: float | None = None
     profile: bool = False
     set_up: bool = False
@@ -62,6 +67,8 @@ class Order:
                 raise unknown("--runtime", name, RUNTIMES)
         if self.rounds is not None and self.minutes is not None:
             raise UsageError("--blocks and --minutes exclude each other", fix="Give one of them.")
+        if self.sustained_s is not None:
+            self._check_sustained()
         if self.rounds is not None and self.rounds < MIN_ROUNDS:
             raise UsageError(
                 f"--blocks must be at least {MIN_ROUNDS}, got {self.rounds}", fix="Fewer cannot show any difference."
@@ -71,3 +78,15 @@ class Order:
                 raise UsageError(f"{option} must be above 0, got {value}", fix=f"For example: {option} 1.3")
         if any(count < 1 for count in self.threads):
             raise UsageError("--threads must be whole numbers above 0", fix="For example: --threads 1,4")
+
+    def _check_sustained(self) -> None:
+        if self.rounds is not None or self.minutes is not None:
+            raise UsageError("--sustained says how long; --blocks and --minutes do, too", fix="Give one of them.")
+        if len(self.threads) > 1 or len(self.runtimes) > 1:
+            raise UsageError(
+                "--sustained heats the board for one setting: what came second would start hot",
+                fix="Name one of --threads and one --runtime, and let the board cool down before the next.",
+            )
+        assert self.sustained_s is not None
+        if not LEAST_SUSTAINED_S <= self.sustained_s < float("inf"):
+            raise UsageError(f"--sustained must be at least {LEAST_SUSTAINED_S:g}s", fix="For example: --sustained 10m")

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from edgeprune.report.numbers import scaled, significant
 from edgeprune.report.render.terminal import fitted
-from edgeprune.report.tables import Column, Table
+from edgeprune.report.table import Column, Table
 
 _MOST_ROWS = 12
 _COLUMNS = (

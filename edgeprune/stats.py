@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
+
+Verdict = Literal["faster", "slower", "no significant difference"]
 
 MIN_ROUNDS = 6
 """Fewest paired rounds from which a difference may be claimed.
@@ -126,6 +129,13 @@ def detectable_change(low: float, high: float) -> float:
     normal = NormalDist()
     wider = 1 + normal.inv_cdf(0.8) / normal.inv_cdf(0.975)
     return math.expm1(wider * math.log(high / low) / 2)
+
+
+def verdict_of(low: float, high: float) -> Verdict:
+    """What an interval of the speed-up lets one say."""
+    if low <= 1 <= high:
+        return "no significant difference"
+    return "faster" if low > 1 else "slower"
 
 
 def _between(sorted_logs: np.ndarray, rank: int) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,9 @@ Runtimes = Annotated[
 ]
 Threads = Annotated[str | None, typer.Option(help="e.g. 1,4. (default: 1 and all cores, 4 at most)")]
 Minutes = Annotated[float | None, typer.Option(help="About how long to measure on each device.")]
+Sustained = Annotated[
+    str | None, typer.Option(help="Instead: keep the board under load so long, e.g. 90s, 10m, 1h; times by minute.")
+]
 Blocks = Annotated[int | None, typer.Option(help="Instead: blocks of each file. (default: 16)")]
 
 
@@ -41,6 +45,7 @@ def bench(
     threads: Threads = None,
     minutes: Minutes = None,
     blocks: Blocks = None,
+    sustained: Sustained = None,
     gate: Annotated[
         float | None, typer.Option(help="Exit 1 unless every speed-up's interval lies at or above this, e.g. 1.3.")
     ] = None,
@@ -71,6 +76,7 @@ def bench(
             threads=_counts(threads),
             rounds=blocks,
             minutes=minutes,
+            sustained_s=_seconds(sustained),
             gate=gate,
             profile=profile,
             set_up=setup,
@@ -139,6 +145,15 @@ def doctor(device: Devices = None, as_json: AsJson = False) -> None:
 
 def _words(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(","))) if text else ()
+
+
+def _seconds(text: str | None) -> float | None:
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text or "", re.ASCII)
+    if text is not None and not match:
+        raise UsageError(
+            f"--sustained must be a time as 90s, 10m or 1h, got {text!r}", fix="For example: --sustained 10m"
+        )
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else None
 
 
 def _counts(text: str | None) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgeprune.profile_tables import print_profiles
+from edgeprune.report.headline import threads
+from edgeprune.report.heat import minutes, result
 from edgeprune.report.numbers import change, scaled, significant, speed_up
+from edgeprune.report.plain import from_plain
 from edgeprune.report.render.terminal import fitted
-from edgeprune.report.tables import Column, Table
+from edgeprune.report.table import Column, Table
+from edgeprune.sustained import Sustained
 from edgeprune.terminal import print_json, table
 
 _BENCH = (
@@ -48,7 +53,10 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
     for device in document["devices"]:
         trust = "OK" if device["trust"] == "ok" else device["trust"]
         title = f"{device['device']} ({_machine(device)})  trust: {trust}"
-        console.print(fitted(Table("bench", title, "", _BENCH, tuple(map(_timed, device["rows"])))))
+        rows = () if device["sustained"] else tuple(map(_timed, device["rows"]))
+        console.print(fitted(Table("bench", title, "", _BENCH, rows)) if rows else title)
+        for one in device["sustained"]:
+            _print_heat(console, from_plain(Sustained, one))
         for doubt in device["doubts"]:
             of = f"{doubt['measurements']} of {len(device['rows'])} measurements"
             line = f"{doubt['reason']}: {doubt['said']} ({of}). {doubt['remedy']}"
@@ -56,6 +64,14 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
     print_profiles(document, console)
     if document["gate"]:
         console.print(f"gate {document['gate']['asked']:g}x: {'met' if document['gate']['met'] else 'not met'}")
+
+
+def _print_heat(console: Console, one: Sustained) -> None:
+    one = replace(one, files=tuple(replace(file, artifact=Path(file.artifact).name) for file in one.files))
+    setting = f"{one.runtime}, {threads(one.threads)}"
+    for drawn in (result(one, "result", setting), minutes(one, "minutes", setting)):
+        console.print(fitted(drawn))
+        console.print(drawn.note, soft_wrap=True, end="\n" if drawn.note else "")
 
 
 def print_across(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -3,9 +3,9 @@
 import math
 
 from edgeprune.artifact import Artifact, Parity
+from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
-from edgeprune.report.course import BlockTime, Histogram
 from edgeprune.report.document import Report
 from edgeprune.report.parts import (
     Accuracy,
@@ -25,6 +25,7 @@ from edgeprune.report.parts import (
     Subject,
     Timing,
 )
+from edgeprune.sustained import Steady, Sustained, SustainedFile
 
 PLAN = "5f0c" * 16
 MACHINE = Machine("AMD EPYC, 2 cores, x86_64", False, {"cpu": "AMD EPYC", "cores": 2, "machine": "x86_64"})
@@ -96,6 +97,39 @@ def speed_up(runtime: str, threads: int, ratio: float, ci95: tuple[float, float]
     )
 
 
+def heated(artifact: str, cold: float, speed_up: Steady | None) -> SustainedFile:
+    """Ten minutes of a board that throttles after three."""
+    course = tuple(
+        BlockTime(
+            at,
+            5.0 * at,
+            round(cold * (1.4 if at > 36 else 1.0), 6),
+            min(45.0 + at, 82.0),
+            1500.0 if at <= 36 else 1000.0,
+        )
+        for at in range(1, 120)
+    )
+    by_minute = tuple(round(cold * (1.4 if at > 2 else 1.0), 6) for at in range(10))
+    return SustainedFile(artifact, cold, round(1.4 * cold, 6), by_minute, speed_up, course)
+
+
+SUSTAINED = Sustained(
+    device=MACHINE.name,
+    runtime="onnxruntime",
+    threads=2,
+    seconds=600.0,
+    throttled_s=185.0,
+    sign="clock",
+    evidence="the clock: 1500 to 1000 MHz",
+    steady_from_s=400.0,
+    still=True,
+    temperature_c=tuple(min(57.0 + 12 * at, 82.0) for at in range(10)),
+    clock_mhz=(1500.0,) * 3 + (1000.0,) * 7,
+    files=(
+        heated("baseline.fp32.onnx", 12.6, None),
+        heated("pruned.fp32.onnx", 9.61, Steady(1.3111, (1.305, 1.3173), 97, 0.0067)),
+    ),
+)
 FULL = Report(
     edgeprune_version="0.1.0",
     model=Subject(
@@ -138,6 +172,7 @@ FULL = Report(
         speed_up("onnxruntime", 2, 1.3102, (1.3031, 1.3172), "faster"),
         speed_up("litert", 1, 1.0081, (0.972, 1.044), "no significant difference"),
     ),
+    sustained=(SUSTAINED,),
     run=RunFacts(
         command=(
             "edgeprune",

@@ -39,3 +39,31 @@ def calls(rng: np.random.Generator, kind: str, place: np.ndarray, length: int) -
         log += rng.exponential(0.7, log.shape) * (rng.random(log.shape) < 0.03)
         log += rng.exponential(0.3, (*place.shape, 1)) * (rng.random((*place.shape, 1)) < 0.04)
     return np.exp(log)
+
+
+def heated(
+    rng: np.random.Generator, kind: str, ratio: float, seconds: float, throttles_s: float | None, slowdown: float = 1.4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks of one second each, in turns, on a board that throttles in the middle of the run.
+
+    Args:
+        rng: chance.
+        kind: of `KINDS`.
+        ratio: how much faster the candidate is, cold or hot.
+        seconds: the whole run.
+        throttles_s: from when on everything takes `slowdown` times as long; None for never.
+        slowdown: see there.
+
+    Returns:
+        When each block began and its samples in ns: [2, rounds] and [2, rounds, CALLS], baseline and candidate; and
+        whether the board throttled at the block's end, bool [2, rounds].
+    """
+    rounds = int(seconds / 2.06)
+    first = np.repeat(rng.random((rounds + 1) // 2) < 0.5, 2)[:rounds]
+    first[1::2] = ~first[1::2]
+    place = 2 * np.arange(rounds) + np.stack([first, ~first])
+    started = 3 + 1.03 * place
+    hot = started + 1 >= throttles_s if throttles_s is not None else np.zeros_like(first & first)[None].repeat(2, 0)
+    log = calls(rng, kind, place, 2 * rounds)
+    times = log * np.where(hot, slowdown, 1.0)[..., None] * 1e7 / np.array([1.0, ratio])[:, None, None]
+    return started, times, hot

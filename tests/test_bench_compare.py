@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgeprune.bench.compare import compare, verdict_of
+from edgeprune.bench.compare import compare
 from edgeprune.measurement import Block, Measurement
 
 
@@ -115,16 +115,3 @@ def test_only_rounds_both_have_are_used():
     cut_off = measured("pruned", 10)
     (found,) = compare([measured("baseline", 13), measured("pruned", 10, blocks=cut_off.blocks[:9])])
     assert found.rounds == 9
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (1.01, 1.2, "faster"),
-        (0.8, 0.99, "slower"),
-        (0.99, 1.2, "no significant difference"),
-        (1.0, 1.2, "no significant difference"),
-    ],
-)
-def test_the_verdict_follows_from_the_interval(low, high, words):
-    assert verdict_of(low, high) == words

@@ -62,7 +62,7 @@ def test_each_artifact_is_measured_at_each_thread_count(pair, tmp_path):
         ("base.onnx", 2),
         ("cut.onnx", 2),
     ]
-    assert ticks == [(done, 8) for done in range(9)]
+    assert list(dict.fromkeys(ticks)) == [(done, 8) for done in range(9)]
     for one in found:
         assert [block.round for block in one.blocks] == [0, 1]
         assert one.artifact == sha256_of(tmp_path / one.path)

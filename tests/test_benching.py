@@ -47,7 +47,7 @@ class Pretended:
             for count in threads:
                 for artifact in artifacts:
                     one = self.measurement(artifact, count, rounds, rng, session)
-                    one = replace(one, device=facts)
+                    one = replace(one, device=facts, sustained=bool(settings.get("sustained_s")))
                     key = log.begin(one)
                     for block in one.blocks:
                         log.append(key, block, one.peak_rss_bytes)
@@ -65,7 +65,7 @@ class Pretended:
             runtime=artifact.runtime,
             runtime_version="1",
             threads=threads,
-            blocks=tuple(Block(at, 0, tuple(map(int, row)), self.sensors) for at, row in enumerate(times)),
+            blocks=tuple(Block(at, 0, tuple(map(int, row)), self.sensors, 4.0 * at) for at, row in enumerate(times)),
             load_ns=1,
             first_ns=1,
             peak_rss_bytes=1,
@@ -197,6 +197,55 @@ def test_a_report_of_emulated_times_shows_none(tmp_path, board):
     page = (tmp_path / "kept" / "bench.html").read_text()
     assert "Spread of the times" not in page
     assert not re.search(r"\d ms\b", page)
+
+
+def test_sustained_load_heats_the_board_for_one_setting_and_stands_beside_the_other_times(run, board):
+    bench(Order((run,), threads=(1,)))
+    done = bench(Order((run,), sustained_s=60.0, gate=1.2))
+    assert len(board.calls[1].threads) == 1
+    assert done.comparisons == ()
+    assert done.gate_met
+    assert not replace(done, gate=1.5).gate_met
+    report = Report.load(run / "report.json")
+    assert [one.verdict for one in report.comparisons] == ["faster"]
+    (one,) = report.sustained
+    assert [file.artifact for file in one.files] == ["baseline-fp32.onnx", "pruned-fp32.onnx"]
+    assert one.device == report.devices[0].name
+    assert "Under load for 1 min 00 s" in (run / "report.md").read_text()
+    bench(Order((run,), sustained_s=60.0))
+    assert len(Report.load(run / "report.json").sustained) == 1, "measured again, it replaces what was there"
+
+
+def test_sustained_load_is_printed_by_minute(run, board):
+    said = run_here("bench", str(run), "--sustained", "1m")
+    assert said.code == 0
+    assert "Under load for 1 min 00 s" in said.out
+    assert "minute" in said.out
+    document = json.loads(run_here("bench", str(run), "--sustained", "60s", "--json").out)
+    assert document["devices"][0]["sustained"][0]["files"][1]["speed_up"]["ratio"] == pytest.approx(1.33, abs=0.02)
+
+
+def test_sustained_load_of_an_emulated_board_shows_no_time(run, board):
+    board.facts["emulated"] = True
+    said = run_here("bench", str(run), "--sustained", "1m", "--json")
+    assert said.code == 4
+    assert json.loads(said.out)["devices"][0]["sustained"] == []
+    assert Report.load(run / "report.json").sustained == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--sustained", "10"),
+        ("--sustained", "5s"),
+        ("--sustained", "ten minutes"),
+        ("--sustained", "1m", "--blocks", "16"),
+        ("--sustained", "1m", "--minutes", "2"),
+        ("--sustained", "1m", "--threads", "1,4"),
+    ],
+)
+def test_what_makes_no_sense_with_sustained_load_is_refused(run, options):
+    assert run_here("bench", str(run), *options).code == 2
 
 
 def test_what_is_no_model_file_is_named(tmp_path):

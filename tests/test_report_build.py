@@ -9,10 +9,10 @@ from test_report_document import SCHEMA
 from edgeprune import __version__
 from edgeprune.bench.compare import compare
 from edgeprune.bench.trust import doubts
+from edgeprune.course import course
 from edgeprune.measurement import Block, Measurement
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.report.build import Evidence, Pruning, build
-from edgeprune.report.course import course
 from edgeprune.report.machines import machine_name
 from edgeprune.report.parts import Layer, Method, Protected
 from edgeprune.target import load_target

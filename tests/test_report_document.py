@@ -6,13 +6,14 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_samples import FULL
+from report_samples import FULL, SUSTAINED
 
 from edgeprune.artifact import Artifact
+from edgeprune.course import BlockTime, Histogram
 from edgeprune.errors import EdgepruneError, OutputError
-from edgeprune.report.course import BlockTime, Histogram
 from edgeprune.report.document import SCHEMA_FILE, Report
 from edgeprune.report.parts import Accuracy, Layer, Method, Shares, SpeedUp, Timing
+from edgeprune.sustained import Steady, SustainedFile
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -50,6 +51,25 @@ TIMINGS = st.builds(
     histogram=st.none() | st.builds(Histogram, POSITIVE, POSITIVE, st.lists(WHOLE, max_size=3).map(tuple)),
     blocks=st.lists(BLOCKS, max_size=3).map(tuple),
 )
+STEADY = st.builds(Steady, POSITIVE, st.tuples(POSITIVE, POSITIVE), WHOLE, POSITIVE)
+HEATED = st.builds(
+    lambda one, files, **fields: replace(one, files=tuple(files), **fields),
+    st.just(SUSTAINED),
+    st.lists(
+        st.builds(
+            SustainedFile,
+            *[TEXT, POSITIVE, POSITIVE, st.tuples(*[st.none() | POSITIVE] * 10), st.none() | STEADY],
+            st.lists(BLOCKS, min_size=1, max_size=3).map(tuple),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    **dict.fromkeys(("device", "runtime", "evidence", "trust"), TEXT),
+    throttled_s=st.none() | POSITIVE,
+    sign=st.sampled_from(["bits", "clock", "times", ""]),
+    still=st.booleans(),
+    temperature_c=st.tuples(*[st.none() | POSITIVE] * 10),
+)
 SPEED_UPS = st.builds(
     SpeedUp,
     **dict.fromkeys(("baseline", "candidate", "runtime", "device"), TEXT),
@@ -79,6 +99,7 @@ def reports(draw):
         artifacts=tuple(draw(st.lists(ARTIFACTS, max_size=2))),
         measurements=tuple(draw(st.lists(TIMINGS, max_size=2))),
         comparisons=tuple(draw(st.lists(SPEED_UPS, max_size=2))),
+        sustained=tuple(draw(st.lists(HEATED, max_size=2))),
         run=replace(FULL.run, command=tuple(draw(st.lists(TEXT, max_size=3))), seed=draw(st.integers())),
     )
 

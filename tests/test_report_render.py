@@ -8,17 +8,18 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from report_samples import FULL
+from report_samples import FULL, SUSTAINED
 from rich.console import Console
 
 from edgeprune.errors import UsageError
 from edgeprune.report.bench import SCHEMA_FILE, BenchReport
 from edgeprune.report.document import SCHEMA_FILE as RUN_SCHEMA_FILE
+from edgeprune.report.heat import sentences
 from edgeprune.report.parts import Images, Protected
 from edgeprune.report.render import FILES, RENDERERS, bench, charts
 from edgeprune.report.render.markdown import escape
 from edgeprune.report.render.terminal import renderable
-from edgeprune.report.render.timeline import timelines
+from edgeprune.report.render.timeline import heated, timelines
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 EVIL = "<script>alert(1)</script>|`x`*y*\n# [a](b)"
@@ -229,6 +230,33 @@ def test_a_machine_without_sensors_is_said_to_have_none():
     group = timelines(replace(FULL, measurements=blind))[0]
     assert group.missing == "This machine does not tell its temperature and clock."
     assert [row.kind for row in group.rows] == ["uncut", "pruned"]
+
+
+def test_sustained_load_is_drawn_over_the_cold_times_with_a_mark_where_it_throttled():
+    (group,) = heated(FULL)
+    uncut, _, temperature, clock = group.rows
+    assert (group.unit, [row.kind for row in group.rows]) == ("min", ["uncut", "pruned", "sensor", "sensor"])
+    assert (temperature.text, clock.text) == ("46 to 82 C", "1000 to 1500 MHz")
+    assert uncut.points == ()  # too many to be told apart
+    assert 25 < group.mark < 35
+    assert heated(replace(FULL, sustained=(replace(SUSTAINED, throttled_s=None),)))[0].mark is None
+
+
+def test_sustained_load_is_told_in_every_format():
+    page, text, shown = draw("html"), draw("markdown"), draw("terminal")
+    for told in (page, text, shown):
+        assert "Under load for 10 min 00 s: onnxruntime, 2 threads" in told
+        assert "1.311x [1.305, 1.317]" in told
+    for told in (page, text):
+        assert "Throttled after 3 min 05 s (the clock: 1500 to 1000 MHz). At most 82 C." in told
+    assert "| 4 | 82 | 1000 | 17.6 | 13.5 |" in text
+    never = replace(SUSTAINED, throttled_s=None, sign="", evidence="looked at: the clock", still=False, trust="BUSY: x")
+    told = " ".join(sentences(never))
+    assert told.startswith("Not throttled (looked at: the clock).")
+    assert "a longer run would say more" in told
+    assert told.endswith("Not trustworthy: BUSY: x.")
+    slower = replace(SUSTAINED, sign="times", evidence="the times: lastingly 5 % above the cold ones")
+    assert sentences(slower)[0].startswith("Slower after 3 min 05 s (the times")
 
 
 def test_a_long_run_is_drawn_in_minutes():

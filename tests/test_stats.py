@@ -12,6 +12,7 @@ from edgeprune.stats import (
     ratio_interval,
     robust_spread,
     unpaired_ratio_interval,
+    verdict_of,
 )
 
 
@@ -122,3 +123,16 @@ def test_the_detectable_change_is_a_little_wider_than_half_the_interval():
 def test_rounds_that_are_not_pairs_of_times_are_refused(baseline, candidate):
     with pytest.raises(ValueError, match="must be"):
         ratio_interval(baseline, candidate)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (1.01, 1.2, "faster"),
+        (0.8, 0.99, "slower"),
+        (0.99, 1.2, "no significant difference"),
+        (1.0, 1.2, "no significant difference"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(low, high, words):
+    assert verdict_of(low, high) == words

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from edgeprune.bench.trust import clean_blocks
 from edgeprune.measurement import Measurement
-from edgeprune.stats import MIN_ROUNDS, detectable_change, ratio_interval
-
-Verdict = Literal["faster", "slower", "no significant difference"]
+from edgeprune.stats import MIN_ROUNDS, Verdict, detectable_change, ratio_interval, verdict_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ def compare(measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
     """Compare each cut file with the uncut one of the same format, precision, runtime and thread count.
 
     Only measurements of one session are compared: times of different runs differ by heat and load as much as by the
-    model. Blocks that are tainted (see `edgeprune.bench.trust`) are left out, and emulated times are not compared.
+    model. Blocks that are tainted (see `edgeprune.bench.trust`) are left out, and emulated times are not compared; what
+    sustained load does to a speed-up is of `edgeprune.sustained`.
 
     Args:
         measurements: of one or more sessions.
@@ -55,20 +54,13 @@ def compare(measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
         One comparison for each cut file that shares at least `MIN_ROUNDS` clean rounds with its uncut partner, in
         the order of the cut files.
     """
-    timed = [one for one in measurements if not one.emulated]
+    timed = [one for one in measurements if not one.emulated and not one.sustained]
     baselines = {_conditions(one): one for one in timed if one.role == "baseline"}
     pairs = [
         (baselines[_conditions(one)], one) for one in timed if one.role == "pruned" and _conditions(one) in baselines
     ]
     found = (_compare_pair(baseline, candidate) for baseline, candidate in pairs)
     return tuple(one for one in found if one)
-
-
-def verdict_of(low: float, high: float) -> Verdict:
-    """What an interval of the speed-up lets one say."""
-    if low <= 1 <= high:
-        return "no significant difference"
-    return "faster" if low > 1 else "slower"
 
 
 def _conditions(measurement: Measurement) -> tuple[str, str, str, str, int]:

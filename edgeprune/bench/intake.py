@@ -58,6 +58,7 @@ class Intake:
         self._name, self._log, self._session, self._references = device, log, session, references
         self._stored = {key: one for key, one in (stored or {}).items() if one.session == session}
         self._facts: Mapping[str, Any] = {}
+        self._sustained = False
         self._found: dict[str, Measurement] = {}
         self._keys: dict[str, str] = {}
         self.done = 0
@@ -78,6 +79,7 @@ class Intake:
         """
         if event["event"] == "start":
             self._facts = {**event["device"], "asked": self._name}
+            self._sustained = bool((event.get("note") or {}).get("sustained"))
         elif event["event"] == "ready":
             self._begin(event["entry"], event)
         elif event["event"] == "block":
@@ -131,6 +133,7 @@ class Intake:
                 artifact.precision,
                 accelerator=RUNTIMES[entry.runtime].accelerator,
             ),
+            sustained=self._sustained,
             session=self._session,
         )
 

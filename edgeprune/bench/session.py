@@ -21,6 +21,7 @@ from edgeprune.errors import DataError, DeviceError
 from edgeprune.files import output_error, write_json
 from edgeprune.measurement import Measurement, MeasurementLog
 from edgeprune.progress import Tick, silent
+from edgeprune.stats import MIN_ROUNDS
 
 LOG_NAME = "measurements.jsonl"
 INPUTS_NAME = "inputs.npy"
@@ -34,6 +35,8 @@ REPEATS = 1 / 2
 half as many again make a third of all, beyond which a run is untrusted (`edgeprune.bench.trust.MOST_TAINTED`)."""
 BLOCK_SECONDS = 0.1
 """Default length of a block; with 16 rounds, a pair takes about 3 s beyond its warm-up."""
+SUSTAINED_BLOCK_SECONDS = 1.0
+"""Length of a block under sustained load: the pause before each is 3 % of it."""
 WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
 """Fewest calls, hard limit, and the share by which a window must be faster than the best before to count as still
 warming up."""
@@ -52,6 +55,7 @@ def measure(
     rounds: int = ROUNDS,
     repeats: int | None = None,
     block_seconds: float = BLOCK_SECONDS,
+    sustained_s: float = 0.0,
     seed: int = 0,
     references: Mapping[str, np.ndarray] = MappingProxyType({}),
     tick: Tick = silent,
@@ -70,6 +74,7 @@ def measure(
         rounds: how often every artifact has its turn.
         repeats: most rounds to add in place of tainted ones; by default `REPEATS` of them.
         block_seconds: length of a turn (at least three calls, however long they take).
+        sustained_s: instead, keep the device under load for so long, in blocks of `SUSTAINED_BLOCK_SECONDS`.
         seed: of the order within the rounds.
         references: what the files compute elsewhere, by their SHA-256, see `edgeprune.bench.reference`.
         tick: told of each block.
@@ -89,11 +94,17 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
         job = job_for(asked, run, rounds, repeats, block_seconds, seed) | {"note": note(asked, session, rounds)}
+        total = rounds * len(asked)
+        if sustained_s:
+            total = int(sustained_s / SUSTAINED_BLOCK_SECONDS)
+            job |= {"rounds": MIN_ROUNDS, "repeats": 0, "seconds": sustained_s}
+            job |= {"block_seconds": SUSTAINED_BLOCK_SECONDS}
+            job["note"] |= {"blocks": total, "sustained": True}
         job["inputs"] = transport.put(save_inputs(images, scratch))
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = worker_command(job, scratch, transport)
-        intake, total = Intake(asked, transport.name, log, session, references), rounds * len(asked)
+        intake = Intake(asked, transport.name, log, session, references)
         tick(0, total)
         with closing(events_of(transport, argv)) as events:
             for event in events:
@@ -139,6 +150,7 @@ def job_for(
             for entry in asked
         ],
         "rounds": rounds,
+        "seconds": 0.0,
         "repeats": int(REPEATS * rounds) if repeats is None else repeats,
         "block_seconds": block_seconds,
         "warm_up": WARM_UP,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune.bench.compare import Verdict, verdict_of
 from edgeprune.bench.trust import Doubt, clean_blocks, doubts
 from edgeprune.errors import UsageError
 from edgeprune.measurement import Measurement
-from edgeprune.stats import MIN_ROUNDS, detectable_change, unpaired_ratio_interval
+from edgeprune.stats import MIN_ROUNDS, Verdict, detectable_change, unpaired_ratio_interval, verdict_of
 
 _BOARD = ("machine", "model", "cpu", "cores", "governor", "max_frequency_mhz", "power_mode", "emulated")
 """Facts of a device that must be equal: which board it is, and how it is powered and clocked."""

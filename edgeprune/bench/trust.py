@@ -99,7 +99,8 @@ def clean_blocks(measurement: Measurement) -> tuple[Block, ...]:
 
 def tainted(measurement: Measurement) -> Mapping[Reason, set[int]]:
     """What befell which blocks, by their places in `measurement.blocks`."""
-    found = taint.tainted([block.sensors for block in measurement.blocks], measurement.device.get("at_start", {}))
+    readings, at_start = [block.sensors for block in measurement.blocks], measurement.device.get("at_start", {})
+    found = taint.tainted(readings, at_start, heated=measurement.sustained)
     return {Reason[name]: places for name, places in found.items()}
 
 
@@ -129,7 +130,7 @@ def _whole(measurement: Measurement) -> dict[Reason, str]:
     if device.get("governor", "performance") != "performance":
         said[Reason.GOVERNOR] = f"the CPU governor is {device['governor']!r}: clocks may change"
     spread = robust_spread([block.median_ns for block in measurement.blocks])
-    if spread > NOISY_SPREAD:
+    if spread > NOISY_SPREAD and not measurement.sustained:
         said[Reason.NOISY] = f"blocks spread by {spread:.0%}"
     elif not measurement.warm_up.get("stable", True):
         said[Reason.NOISY] = f"times were still changing after {measurement.warm_up['seconds']:.1f} s of warm-up"

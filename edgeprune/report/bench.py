@@ -14,6 +14,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.files import write_texts
 from edgeprune.report.parts import Machine, RunFacts, SpeedUp, Timing
 from edgeprune.report.plain import to_plain
+from edgeprune.sustained import Sustained
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("bench.schema.json")
@@ -30,6 +31,7 @@ class BenchReport:
     measurements: tuple[Timing, ...]
     comparisons: tuple[SpeedUp, ...]
     run: RunFacts
+    sustained: tuple[Sustained, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""

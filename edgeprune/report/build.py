@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from edgeprune import __version__
 from edgeprune.artifact import Artifact
+from edgeprune.course import course, histogram
 from edgeprune.measurement import Measurement
 from edgeprune.plan import Cost, PruningPlan
 from edgeprune.report.bench import BenchReport
-from edgeprune.report.course import course, histogram
 from edgeprune.report.document import Report
-from edgeprune.report.machines import machine_name
+from edgeprune.report.machines import machine_name, machines
 from edgeprune.report.parts import (
     Accuracy,
     Board,
@@ -22,19 +22,16 @@ from edgeprune.report.parts import (
     Costs,
     DataUse,
     Layer,
-    Machine,
     Method,
     Protected,
     RunFacts,
     SpeedUp,
     Subject,
     Timing,
-    Verdict,
 )
-from edgeprune.stats import percentile
+from edgeprune.stats import Verdict, percentile
+from edgeprune.sustained import Doubted, Sustained, sustained
 from edgeprune.target import Target
-
-_HOST = "host"
 
 
 class Compared(Protocol):
@@ -79,16 +76,6 @@ class Compared(Protocol):
     @property
     def device(self) -> Mapping[str, Any]:
         """Facts of the machine."""
-
-
-class Doubted(Protocol):
-    """What a report wants of a reason to doubt a measurement; `edgeprune.bench` finds them. Its text names its kind."""
-
-    @property
-    def fatal(self) -> bool:
-        """Whether the times are not to be relied on because of it."""
-
-    def __str__(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -207,35 +194,27 @@ def _times(
     doubts: Sequence[Sequence[Doubted]],
 ) -> dict[str, Any]:
     """What a report says of times; of emulated ones, nothing."""
-    timed = [(one, its) for one, its in zip(measurements, doubts, strict=True) if not one.emulated]
+    timed = [
+        (one, its) for one, its in zip(measurements, doubts, strict=True) if not one.emulated and not one.sustained
+    ]
     return {
-        "devices": _machines([one for one, _ in timed], target),
+        "devices": machines([one for one in measurements if not one.emulated], target),
+        "sustained": tuple(_renamed(one, names) for one in sustained(measurements, machine_name, doubts)),
         "measurements": tuple(_timing(one, its, names) for one, its in timed),
         "comparisons": tuple(_speed_up(one, names) for one in comparisons),
     }
+
+
+def _renamed(one: Sustained, names: Mapping[str, str]) -> Sustained:
+    return replace(
+        one, files=tuple(replace(file, artifact=names.get(file.artifact, file.artifact)) for file in one.files)
+    )
 
 
 def _names(artifacts: Sequence[Artifact], measurements: Sequence[Measurement]) -> dict[str, str]:
     """The path a file was measured at to its path in the run folder; their hashes tell which is which."""
     names = {artifact.sha256: artifact.path for artifact in artifacts}
     return {one.path: names.get(one.artifact, one.path) for one in measurements}
-
-
-def _machines(measurements: Sequence[Measurement], target: Board | None) -> tuple[Machine, ...]:
-    machines = {}
-    for one in measurements:
-        # The sensors before the run belong to the measurement, not to the machine.
-        facts = {name: value for name, value in one.device.items() if name != "at_start"}
-        name = machine_name(facts)
-        machines[name] = Machine(name, _is_target(facts, target), facts)
-    return tuple(machines.values())
-
-
-def _is_target(facts: Mapping[str, Any], target: Board | None) -> bool:
-    """Whether a machine is the target: it is the host and the host was asked for, or the board says its name."""
-    if facts.get("emulated") or target is None:
-        return False
-    return target.name == _HOST or target.title.casefold() in str(facts.get("model", "")).casefold()
 
 
 def _timing(one: Measurement, doubts: Sequence[Doubted], names: Mapping[str, str]) -> Timing:

@@ -30,6 +30,7 @@ from edgeprune.report.parts import (
 )
 from edgeprune.report.plain import from_plain, to_plain
 from edgeprune.report.render import FILES, RENDERERS
+from edgeprune.sustained import Sustained
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -56,6 +57,7 @@ class Report:
     measurements: tuple[Timing, ...]
     comparisons: tuple[SpeedUp, ...]
     run: RunFacts
+    sustained: tuple[Sustained, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""

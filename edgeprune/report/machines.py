@@ -1,4 +1,4 @@
-"""What machines are called, so that one can be told from another."""
+"""The machines that measurements were taken on, and what to call them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from edgeprune.measurement import Measurement
+from edgeprune.report.parts import Board, Machine
+
+_HOST = "host"
 
 
 def machine_name(facts: Mapping[str, Any]) -> str:
@@ -34,3 +37,21 @@ def told_apart(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
 def asked_for(one: Measurement) -> str:
     """What the user called the device; before that was kept, only this machine was measured without saying so."""
     return str(one.device.get("asked", "local"))
+
+
+def machines(measurements: Sequence[Measurement], target: Board | None) -> tuple[Machine, ...]:
+    """The machines they were taken on, each once."""
+    found = {}
+    for one in measurements:
+        # The sensors before the run belong to the measurement, not to the machine.
+        facts = {name: value for name, value in one.device.items() if name != "at_start"}
+        name = machine_name(facts)
+        found[name] = Machine(name, _is_target(facts, target), facts)
+    return tuple(found.values())
+
+
+def _is_target(facts: Mapping[str, Any], target: Board | None) -> bool:
+    """Whether a machine is the target: it is the host and the host was asked for, or the board says its name."""
+    if facts.get("emulated") or target is None:
+        return False
+    return target.name == _HOST or target.title.casefold() in str(facts.get("model", "")).casefold()

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
-from edgeprune.report.course import BlockTime, Histogram
+from edgeprune.stats import Verdict
 
-Verdict = Literal["faster", "slower", "no significant difference"]
 _Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
 
 

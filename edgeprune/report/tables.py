@@ -2,59 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgeprune.artifact import Artifact
 from edgeprune.report.document import Report
 from edgeprune.report.headline import doubt, metric_name, short_name
+from edgeprune.report.heat import heat
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
 from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.table import Column, Table
 from edgeprune.report.timed import Timed
 from edgeprune.report.wording import budget
 
 _INTERVALS = "Numbers in brackets are 95 % intervals."
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column.
-
-    Attributes:
-        title: its head.
-        short: its head where the page is narrow; empty for the same.
-        number: whether cells are set flush right.
-        minor: whether it may go where the page is narrow.
-    """
-
-    title: str
-    number: bool = False
-    minor: bool = False
-    short: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        key: short name.
-        title: heading.
-        note: a sentence below it; may be empty.
-        columns: from left to right.
-        rows: as many cells in each as there are columns.
-    """
-
-    key: str
-    title: str
-    note: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def tables(report: Report) -> dict[str, Table]:
     """All tables with at least one row, by key, in reading order."""
     drawn = (
         speed(report),
+        *heat(report),
         files(report),
         accuracy(report),
         cost(report),

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from edgeprune.artifact import Artifact
 from edgeprune.report.parts import Machine, RunFacts, SpeedUp, Timing
+from edgeprune.sustained import Sustained
 
 
 class Timed(Protocol):
@@ -30,3 +31,7 @@ class Timed(Protocol):
     @property
     def run(self) -> RunFacts:
         """How they came about."""
+
+    @property
+    def sustained(self) -> tuple[Sustained, ...]:
+        """What sustained load did to them."""

@@ -27,6 +27,10 @@ def warnings(report: Timed) -> list[str]:
         where = f"{timing.artifact} ({timing.runtime}, {threads(timing.threads)})"
         for text in dict.fromkeys((*doubts, *timing.warnings)):
             found.setdefault(text.partition(":")[0], []).append((where, text))
+    for one in report.sustained:
+        where = f"under load ({one.runtime}, {threads(one.threads)})"
+        for text in one.warnings:
+            found.setdefault(text.partition(":")[0], []).append((where, text))
     return list(dict.fromkeys([*report.run.warnings, *(_doubt(*told, of=report) for told in found.values())]))
 
 
@@ -35,7 +39,7 @@ def _doubt(*told: tuple[str, str], of: Timed) -> str:
     where, text = told[0]
     if len(told) == 1:
         return f"{where}: {text}"
-    return f"{len(told)} of {len(of.measurements)} measurements, first {where}: {text}"
+    return f"{len(told)} of {len(of.measurements) + len(of.sustained)} measurements, first {where}: {text}"
 
 
 def budget(report: Report) -> str:

@@ -22,11 +22,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from edgeprune.worker import sensors
-from edgeprune.worker.taint import tainted
+from edgeprune.worker.taint import wanted
 
 SCHEMA = 2
 """Of the job and of the events. History: 1, the first; 2, blocks say when they were taken."""
@@ -118,8 +119,8 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
 
     Args:
         job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
-            `rounds`, `repeats` (most rounds to add in place of tainted ones), `block_seconds`,
-            `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
+            `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so long at
+            least), `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
             `profile_calls` to profile each entry instead of timing it.
         emit: receives the events `start`, `ready`, `block` or `profile`, `end`, or `error` as the last one.
 
@@ -183,10 +184,10 @@ def groups(entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     return list(found.values())
 
 
-def turns(ids: Sequence[str], rounds: int, seed: int) -> Iterator[tuple[int, list[str]]]:
-    """(round, the entries' order in it): random in each even round, mirrored in the odd one after it."""
+def turns(ids: Sequence[str], seed: int) -> Iterator[tuple[int, list[str]]]:
+    """(round, the entries' order in it) without end: random in each even round, mirrored in the odd one after it."""
     chance, order = random.Random(seed), list(ids)
-    for number in range(rounds):
+    for number in count():
         if number % 2:
             order = order[::-1]
         else:
@@ -210,8 +211,10 @@ def _measure_group(
             warm_up = child.ask("warm_up", **job["warm_up"])
             emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
         seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in children}
-        for number, ids in turns(list(children), job["rounds"] + job["repeats"], job["seed"]):
-            if not wanted(number, seen, job["rounds"], job["repeats"], at_start):
+        until = time.monotonic() + job["seconds"]
+        for number, ids in turns(list(children), job["seed"]):
+            enough = not wanted(number, seen, job["rounds"], job["repeats"], at_start)
+            if enough and time.monotonic() >= until:
                 break
             for order, name in enumerate(ids):
                 time.sleep(SETTLE_SECONDS)
@@ -240,28 +243,6 @@ def _child(entry: Mapping[str, Any], job: Mapping[str, Any]) -> Child:
 
 def _loaded(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in ("path", "runtime", "threads", "layout")} | {"inputs": job["inputs"]}
-
-
-def wanted(
-    done: int,
-    seen: Mapping[str, Sequence[Mapping[str, Any]]],
-    rounds: int,
-    repeats: int,
-    at_start: Mapping[str, Any],
-) -> bool:
-    """Whether to go on: until as many rounds as asked for are clean, or too many are tainted to be saved.
-
-    Args:
-        done: rounds so far.
-        seen: each entry's sensors after its blocks, one block a round.
-        rounds: how many are asked for.
-        repeats: how many may be added in place of tainted ones.
-        at_start: the sensors before the run.
-    """
-    if done < rounds:
-        return True
-    spoiled = set().union(*(places for one in seen.values() for places in tainted(one, at_start).values()))
-    return 0 < len(spoiled) <= repeats and done - len(spoiled) < rounds
 
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:

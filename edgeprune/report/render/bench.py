@@ -6,10 +6,11 @@ import json as json_module
 import shlex
 
 from edgeprune.report.bench import BenchReport
+from edgeprune.report.heat import heat
 from edgeprune.report.render import charts
 from edgeprune.report.render.html import page
 from edgeprune.report.render.markdown import bullets, escape, listed, table
-from edgeprune.report.render.timeline import timelines
+from edgeprune.report.render.timeline import heated, timelines
 from edgeprune.report.tables import speed
 from edgeprune.report.wording import warnings
 
@@ -23,8 +24,8 @@ def markdown(report: BenchReport) -> str:
     """The report as Markdown; text from the user cannot become markup."""
     drawn = speed(report)
     blocks = [f"# {escape(title(report))}", bullets(context(report)), *listed("Warnings", warnings(report))]
-    if drawn.rows:
-        blocks += [f"## {drawn.title}", table(drawn), escape(drawn.note)]
+    for found in (*([drawn] if drawn.rows else []), *heat(report)):
+        blocks += [f"## {found.title}", table(found), *([escape(found.note)] if found.note else [])]
     return "\n\n".join([*blocks, "## How to reproduce", f"    {shlex.join(report.run.command)}"]) + "\n"
 
 
@@ -40,6 +41,8 @@ def html(report: BenchReport) -> str:
         speed_chart=charts.speed(report),
         time_chart=charts.times(report),
         timelines=timelines(report),
+        heat=heat(report),
+        heated=heated(report),
         command=shlex.join(report.run.command),
     )
 

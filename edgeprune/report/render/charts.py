@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeprune.report.course import Histogram
+from edgeprune.course import Histogram
 from edgeprune.report.document import Report
 from edgeprune.report.headline import setting, short_name, threads
 from edgeprune.report.numbers import count, significant, speed_up

@@ -7,8 +7,9 @@ from typing import Any
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import accuracy, figures, notices, speed
+from edgeprune.report.heat import heat
 from edgeprune.report.render import charts
-from edgeprune.report.render.timeline import timelines
+from edgeprune.report.render.timeline import heated, timelines
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import command_line, context, facts, warnings
 
@@ -27,6 +28,8 @@ def render(report: Report) -> str:
         speed_chart=charts.speed(report),
         time_chart=charts.times(report),
         timelines=timelines(report),
+        heat=heat(report),
+        heated=heated(report),
         width_chart=charts.widths(report),
         command=command_line(report),
         facts=facts(report),

@@ -6,7 +6,8 @@ import re
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import accuracy, notices, speed
-from edgeprune.report.tables import Table, tables
+from edgeprune.report.table import Table
+from edgeprune.report.tables import tables
 from edgeprune.report.wording import command_line, context, facts, warnings
 
 _SPECIAL = re.compile(r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:]))")

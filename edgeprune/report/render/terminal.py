@@ -13,7 +13,8 @@ from rich.text import Text
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import headline
-from edgeprune.report.tables import Table, tables
+from edgeprune.report.table import Table
+from edgeprune.report.tables import tables
 from edgeprune.report.wording import warnings
 
 _SHOWN = ("speed", "files", "accuracy", "cost")
@@ -33,8 +34,9 @@ def renderable(report: Report) -> RenderableType:
     """The report for `rich`: headline, main tables, warnings. It fits itself to the terminal's width."""
     drawn = tables(report)
     parts: list[RenderableType] = [Text(headline(report), style="bold"), Text()]
-    for key in _SHOWN:
-        parts += [_Fitted(drawn[key]), Text()] if key in drawn else []
+    for key, table in drawn.items():
+        if key in _SHOWN or key.startswith("sustained"):
+            parts += [_Fitted(table), *([Text(table.note)] if key not in _SHOWN else []), Text()]
     parts += [Text(f"warning: {' '.join(warning.split())}", style="yellow") for warning in warnings(report)]
     return Group(*parts)
 

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprune.course import BlockTime
+from edgeprune.report.headline import threads
 from edgeprune.report.numbers import significant
-from edgeprune.report.parts import Timing
 from edgeprune.report.render.charts import Mark, cut, percent, round_values, settings
 from edgeprune.report.timed import Timed
 
 _MINUTES_FROM_S = 180
 _LEAST_SHARE, _MOST_SHARE = 0.05, 2.0  # of a change that is drawn in full height; what is beyond stands at the edge
+_MOST_DOTS = 60
 _LEAST_C, _LEAST_MHZ = 5.0, 100.0
 
 
@@ -40,13 +42,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The artifacts that were timed together and the sensors meanwhile, on one axis of time."""
+    """The artifacts that were timed together and the sensors meanwhile, on one axis of time with a `mark`, if any."""
 
     label: str
     unit: str
     ticks: tuple[Mark, ...]
     rows: tuple[Row, ...]
     missing: str
+    mark: float | None
+
+
+@dataclass(frozen=True)
+class _Course:
+    artifact: str
+    usual_ms: float
+    blocks: tuple[BlockTime, ...]
 
 
 @dataclass(frozen=True)
@@ -64,24 +74,33 @@ class _Axis:
 
 def timelines(report: Timed) -> tuple[Timeline, ...]:
     """One drawing for each runtime, number of threads and machine whose blocks are known."""
-    pruned = cut(report)
     return tuple(
-        _timeline(label, timings, pruned)
+        _timeline(label, [_Course(one.artifact, one.p50_ms, one.blocks) for one in timings], cut(report))
         for label, timings in settings(report).items()
         if all(timing.blocks for timing in timings)
     )
 
 
-def _timeline(label: str, timings: Sequence[Timing], pruned: set[str]) -> Timeline:
-    moments = [block.started_s for timing in timings for block in timing.blocks]
+def heated(report: Timed) -> tuple[Timeline, ...]:
+    """One drawing for each run under sustained load, over the times on the cold board; a mark where it throttled."""
+    found = []
+    for one in report.sustained:
+        files = [_Course(file.artifact, file.cold_ms, file.blocks) for file in one.files]
+        drawn = _timeline(f"{one.runtime}, {threads(one.threads)}", files, cut(report), one.throttled_s)
+        found.append(drawn)
+    return tuple(found)
+
+
+def _timeline(label: str, files: Sequence[_Course], pruned: set[str], mark_s: float | None = None) -> Timeline:
+    moments = [block.started_s for file in files for block in file.blocks]
     margin = 0.02 * (max(moments) - min(moments)) or 0.5
     time = _Axis(max(0.0, min(moments) - margin), max(moments) + margin)
     minutes = time.end - time.start > _MINUTES_FROM_S
-    changes = [block.p50_ms / timing.p50_ms - 1 for timing in timings for block in timing.blocks]
+    changes = [block.p50_ms / file.usual_ms - 1 for file in files for block in file.blocks]
     high = min(max(1.15 * max(changes), _LEAST_SHARE), _MOST_SHARE)
     height = _Axis(high, max(min(1.15 * min(changes), -_LEAST_SHARE), -1.0))  # from the top down
-    rows = [_times(timing, timing.artifact in pruned, time, height) for timing in timings]
-    sensors = _sensors(timings, time)
+    rows = [_times(file, file.artifact in pruned, time, height) for file in files]
+    sensors = _sensors(files, time)
     known = {row.label for row in sensors}
     missing = " and ".join(name for name in ("temperature", "clock") if name not in known)
     return Timeline(
@@ -90,17 +109,19 @@ def _timeline(label: str, timings: Sequence[Timing], pruned: set[str]) -> Timeli
         ticks=time.marks(60 if minutes else 1),
         rows=(*rows, *sensors),
         missing=f"This machine does not tell its {missing}." if missing else "",
+        mark=None if mark_s is None else time.at(mark_s),
     )
 
 
-def _times(timing: Timing, pruned: bool, time: _Axis, height: _Axis) -> Row:
-    places = [(time.at(block.started_s), height.at(block.p50_ms / timing.p50_ms - 1)) for block in timing.blocks]
-    reasons = Counter(reason for block in timing.blocks for reason in block.tainted)
-    medians = [block.p50_ms for block in timing.blocks]
+def _times(file: _Course, pruned: bool, time: _Axis, height: _Axis) -> Row:
+    places = [(time.at(block.started_s), height.at(block.p50_ms / file.usual_ms - 1)) for block in file.blocks]
+    reasons = Counter(reason for block in file.blocks for reason in block.tainted)
+    medians = [block.p50_ms for block in file.blocks]
     marks = round_values(height.end, height.start)
     levels = {value for value in (marks[0], marks[-1]) if 2 * abs(value) >= max(map(abs, marks)) and value}
+    few = len(places) <= _MOST_DOTS
     return Row(
-        label=timing.artifact,
+        label=file.artifact,
         remark=", ".join(f"{reason}: {number} of {len(medians)}" for reason, number in reasons.items()),
         text=f"{significant(min(medians))} to {significant(max(medians))} ms",
         kind="pruned" if pruned else "uncut",
@@ -109,14 +130,16 @@ def _times(timing: Timing, pruned: bool, time: _Axis, height: _Axis) -> Row:
         ),
         line=_path(places),
         points=tuple(
-            Point(at, down, ", ".join(block.tainted)) for (at, down), block in zip(places, timing.blocks, strict=True)
+            Point(at, down, ", ".join(block.tainted))
+            for (at, down), block in zip(places, file.blocks, strict=True)
+            if few or block.tainted
         ),
     )
 
 
-def _sensors(timings: Sequence[Timing], time: _Axis) -> list[Row]:
+def _sensors(files: Sequence[_Course], time: _Axis) -> list[Row]:
     """What the sensors said after every block of a setting, in the order of time."""
-    blocks = sorted((block for timing in timings for block in timing.blocks), key=lambda block: block.started_s)
+    blocks = sorted((block for file in files for block in file.blocks), key=lambda block: block.started_s)
     told = {
         "temperature": ("C", _LEAST_C, [(block.started_s, block.temperature_c) for block in blocks]),
         "clock": ("MHz", _LEAST_MHZ, [(block.started_s, block.clock_mhz) for block in blocks]),

@@ -60,7 +60,7 @@ def histogram(measurement: Measurement) -> Histogram:
 def course(measurement: Measurement) -> tuple[BlockTime, ...]:
     """The blocks of a measurement, in the order they were taken."""
     seen = [block.sensors for block in measurement.blocks]
-    befell = taint.tainted(seen, measurement.device.get("at_start", {}))
+    befell = taint.tainted(seen, measurement.device.get("at_start", {}), heated=measurement.sustained)
     return tuple(
         BlockTime(
             round=block.round,
