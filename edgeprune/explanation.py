@@ -64,6 +64,7 @@ class Explanation:
         peak_gflops: the machine's for this many threads; 0 where not known.
         peak_gb_per_s: of its memory; 0 where not known.
         peak_source: where the peaks are from; empty where they are not known.
+        device: name of the machine; empty where what it belongs to says it.
     """
 
     baseline: str
@@ -77,3 +78,4 @@ class Explanation:
     peak_gflops: float = 0.0
     peak_gb_per_s: float = 0.0
     peak_source: str = ""
+    device: str = ""

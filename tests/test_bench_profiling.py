@@ -134,6 +134,7 @@ def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     (device,) = json.loads(ran.out)["devices"]
     assert [Path(one["path"]).name for one in device["profiles"]] == ["a.onnx", "b.onnx"]
     assert len(load_profiles(tmp_path / "out" / PROFILES_NAME)) == 2
+    assert len(json.loads((tmp_path / "out" / "bench.json").read_text())["explanations"]) == 1
     shown = run_here("bench", *files, *options).out
     assert "b.onnx beside a.onnx (onnxruntime, 1 thread), profiled" in shown
     assert "w1" in shown

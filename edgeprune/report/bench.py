@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
+from edgeprune.explanation import Explanation
 from edgeprune.files import write_texts
 from edgeprune.report.parts import Machine, RunFacts, SpeedUp, Timing
 from edgeprune.report.plain import to_plain
@@ -32,11 +33,14 @@ class BenchReport:
     comparisons: tuple[SpeedUp, ...]
     run: RunFacts
     sustained: tuple[Sustained, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""
         document = to_plain(self)
         run = document.pop("run")
+        if not self.explanations:
+            del document["explanations"]
         return {"schema": SCHEMA, **document, **run}
 
     def save(self, folder: Path) -> tuple[Path, ...]:

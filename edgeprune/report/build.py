@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from edgeprune import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.course import course, histogram
+from edgeprune.explanation import Explanation
 from edgeprune.measurement import Measurement
 from edgeprune.plan import Cost, PruningPlan
 from edgeprune.report.bench import BenchReport
@@ -168,6 +169,7 @@ def bench_report(
     comparisons: Sequence[Compared],
     doubts: Sequence[Sequence[Doubted]],
     run: RunFacts,
+    explanations: Sequence[Explanation] = (),
 ) -> BenchReport:
     """The report of files that are of no run, called by their names where these tell them apart."""
     plain = [PurePath(artifact.path).name for artifact in artifacts]
@@ -178,7 +180,8 @@ def bench_report(
     names = {one.path: other.path for one, other in zip(artifacts, called, strict=True)}
     fields = _times(names, None, measurements, comparisons, doubts)
     run = replace(run, warnings=(*run.warnings, *_emulated(measurements)))
-    return BenchReport(edgeprune_version=__version__, artifacts=called, run=run, **fields)
+    told = tuple(replace(one, baseline=names[one.baseline], candidate=names[one.candidate]) for one in explanations)
+    return BenchReport(edgeprune_version=__version__, artifacts=called, run=run, explanations=told, **fields)
 
 
 def _emulated(measurements: Sequence[Measurement]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
+from edgeprune.explanation import Explanation
 from edgeprune.files import read_json, write_texts
 from edgeprune.report.parts import (
     Accuracy,
@@ -58,6 +59,7 @@ class Report:
     comparisons: tuple[SpeedUp, ...]
     run: RunFacts
     sustained: tuple[Sustained, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""
@@ -69,6 +71,8 @@ class Report:
             if accuracy.metric == "top1":
                 shares = {"baseline": accuracy.baseline, **shares}
             document["accuracy"]["ci95"] = {name: to_plain(accuracy.ci95(share)) for name, share in shares.items()}
+        if not self.explanations:
+            del document["explanations"]
         return {"schema": SCHEMA, **document, **run}
 
     @classmethod

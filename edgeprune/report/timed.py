@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from edgeprune.artifact import Artifact
+from edgeprune.explanation import Explanation
 from edgeprune.report.parts import Machine, RunFacts, SpeedUp, Timing
 from edgeprune.sustained import Sustained
 
@@ -27,6 +28,10 @@ class Timed(Protocol):
     @property
     def comparisons(self) -> tuple[SpeedUp, ...]:
         """Uncut against cut."""
+
+    @property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """Why cut files are not faster; empty unless they were profiled."""
 
     @property
     def run(self) -> RunFacts:

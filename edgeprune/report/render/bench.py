@@ -9,7 +9,8 @@ from edgeprune.report.bench import BenchReport
 from edgeprune.report.heat import heat
 from edgeprune.report.render import charts
 from edgeprune.report.render.html import page
-from edgeprune.report.render.markdown import bullets, escape, listed, table
+from edgeprune.report.render.layer_bars import layer_times
+from edgeprune.report.render.markdown import bullets, escape, explained, listed, table
 from edgeprune.report.render.timeline import heated, timelines
 from edgeprune.report.tables import speed
 from edgeprune.report.wording import warnings
@@ -26,6 +27,7 @@ def markdown(report: BenchReport) -> str:
     blocks = [f"# {escape(title(report))}", bullets(context(report)), *listed("Warnings", warnings(report))]
     for found in (*([drawn] if drawn.rows else []), *heat(report)):
         blocks += [f"## {found.title}", table(found), *([escape(found.note)] if found.note else [])]
+    blocks += explained(report)
     return "\n\n".join([*blocks, "## How to reproduce", f"    {shlex.join(report.run.command)}"]) + "\n"
 
 
@@ -43,6 +45,7 @@ def html(report: BenchReport) -> str:
         timelines=timelines(report),
         heat=heat(report),
         heated=heated(report),
+        layer_charts=layer_times(report),
         command=shlex.join(report.run.command),
     )
 

@@ -9,6 +9,7 @@ from edgeprune.report.document import Report
 from edgeprune.report.headline import accuracy, figures, notices, speed
 from edgeprune.report.heat import heat
 from edgeprune.report.render import charts
+from edgeprune.report.render.layer_bars import layer_times
 from edgeprune.report.render.timeline import heated, timelines
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import command_line, context, facts, warnings
@@ -30,6 +31,7 @@ def render(report: Report) -> str:
         timelines=timelines(report),
         heat=heat(report),
         heated=heated(report),
+        layer_charts=layer_times(report),
         width_chart=charts.widths(report),
         command=command_line(report),
         facts=facts(report),

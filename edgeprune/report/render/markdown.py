@@ -6,8 +6,10 @@ import re
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import accuracy, notices, speed
+from edgeprune.report.layers import change_table, reasons
 from edgeprune.report.table import Table
 from edgeprune.report.tables import tables
+from edgeprune.report.timed import Timed
 from edgeprune.report.wording import command_line, context, facts, warnings
 
 _SPECIAL = re.compile(r"([\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:]))")
@@ -23,6 +25,7 @@ def render(report: Report) -> str:
     blocks += listed("Warnings", warnings(report))
     for drawn in tables(report).values():
         blocks += [f"## {drawn.title}", table(drawn), *([escape(drawn.note)] if drawn.note else [])]
+    blocks += explained(report)
     blocks += listed(f"About {escape(report.target.title)}", list(report.target.warnings))
     return "\n\n".join([*blocks, *_reproduce(report)]) + "\n"
 
@@ -50,6 +53,16 @@ def table(drawn: Table) -> str:
     rules = ["---:" if column.number else "---" for column in drawn.columns]
     rows = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in drawn.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def explained(report: Timed) -> list[str]:
+    """Where the time of cut files goes, and why they are not faster; nothing where nothing was profiled."""
+    blocks = ["## Time of each layer"] if report.explanations else []
+    for one in report.explanations:
+        drawn = change_table(one)
+        blocks += [f"### {escape(drawn.title)}", *([bullets(reasons(one))] if one.findings else []), table(drawn)]
+        blocks += [escape(drawn.note)] if drawn.note else []
+    return blocks
 
 
 def _reproduce(report: Report) -> list[str]:
