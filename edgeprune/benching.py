@@ -22,7 +22,7 @@ from edgeprune.bench.fleet import Opener, side_by_side
 from edgeprune.bench.profiling import PROFILES_NAME, Refusal, profile
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.roofline import forbidden
-from edgeprune.bench.session import BLOCK_SECONDS, LOG_NAME, ROUNDS, measure
+from edgeprune.bench.session import LOG_NAME, ROUNDS, measure
 from edgeprune.bench.ssh import Ssh
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import doubts
@@ -38,12 +38,8 @@ from edgeprune.report.build import bench_report, with_times
 from edgeprune.report.document import Report
 from edgeprune.report.machines import asked_for, machine_name, told_apart
 from edgeprune.report.parts import RunFacts
-from edgeprune.stats import MIN_ROUNDS
 from edgeprune.sustained import sustained
 from edgeprune.target import HOST_THREADS
-
-_TURN_SECONDS = BLOCK_SECONDS + 0.04
-"""What a block takes with the pause before it; a slow file's takes longer."""
 
 
 def bench(order: Order, listener: Listener | None = None) -> Benched:
@@ -103,10 +99,6 @@ def _measured(
     threads, runtimes = _threads(order, device), order.runtimes
     if order.sustained_s:  # one setting, with the most threads: what came second would start hot
         threads, runtimes = threads[-1:], runtimes or (material.artifacts[0].runtime,)
-    turns = len(material.artifacts) * len(threads) * _TURN_SECONDS
-    rounds = order.rounds or ROUNDS
-    if order.minutes is not None:
-        rounds = max(MIN_ROUNDS, 2 * round(order.minutes * 60 / turns / 2))
     # Outputs need no comparison where they are computed as the reference is.
     same = device == "local" and not order.runtimes
     references = {} if same else host_outputs(material.artifacts, material.folder, material.images)
@@ -119,7 +111,8 @@ def _measured(
                 threads,
                 transport=transport,
                 runtimes=runtimes,
-                rounds=rounds,
+                rounds=order.rounds or ROUNDS,
+                seconds=(order.minutes or 0.0) * 60,
                 sustained_s=order.sustained_s or 0.0,
                 seed=order.seed,
                 references=references,

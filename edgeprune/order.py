@@ -24,7 +24,7 @@ class Order:
         runtimes: to measure in: each file in those of them that read its format; empty for each format's default.
         threads: thread counts; empty for 1 and as many as this machine has cores (4 at most), on a board for 1 and 4.
         rounds: blocks of each file; None for the default.
-        minutes: about how long on each device, instead.
+        minutes: how long to measure on each device, instead.
         sustained_s: instead, how long to keep each device under load until it is hot; None for an ordinary bench.
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
         profile: ask the runtimes afterwards what each operator takes, at the first thread count.

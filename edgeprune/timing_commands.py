@@ -26,7 +26,7 @@ Runtimes = Annotated[
     typer.Option(help="In which to time, e.g. onnxruntime,litert-gpu. (default: each file in its format's own)"),
 ]
 Threads = Annotated[str | None, typer.Option(help="e.g. 1,4. (default: 1 and all cores, 4 at most)")]
-Minutes = Annotated[float | None, typer.Option(help="About how long to measure on each device.")]
+Minutes = Annotated[float | None, typer.Option(help="How long to measure on each device.")]
 Sustained = Annotated[
     str | None, typer.Option(help="Instead: keep the board under load so long, e.g. 90s, 10m, 1h; times by minute.")
 ]

@@ -39,7 +39,8 @@ class Pretended:
         self.by_device = False
 
     def __call__(self, artifacts, run, images, threads, *, transport, rounds, **settings):
-        self.calls.append(SimpleNamespace(images=images, threads=threads, rounds=rounds, device=transport.name))
+        asked = {"seconds": settings["seconds"]} if "seconds" in settings else {}
+        self.calls.append(SimpleNamespace(images=images, threads=threads, rounds=rounds, **asked))
         rng, found = np.random.default_rng(len(self.calls)), []
         facts = {**self.facts, "asked": transport.name} if self.by_device else self.facts
         session = f"session {len(self.calls)} {transport.name}"
@@ -165,10 +166,10 @@ def test_only_the_runtimes_asked_for_are_measured(run):
         open_run(run, ("litert",))
 
 
-@pytest.mark.parametrize(("minutes", "rounds"), [(0.001, 6), (1.0, 214)])
-def test_minutes_become_an_even_number_of_rounds(run, board, minutes, rounds):
-    bench(Order((run,), threads=(1,), minutes=minutes))
-    assert board.calls[0].rounds == rounds
+def test_minutes_are_the_devices_time(run, board):
+    bench(Order((run,), threads=(1,), minutes=0.5))
+    bench(Order((run,), threads=(1,)))
+    assert [call.seconds for call in board.calls] == [30.0, 0.0]
 
 
 def test_single_files_leave_nothing_behind_unless_asked(tmp_path, board):

@@ -331,7 +331,7 @@ def test_under_sustained_load_it_goes_on_for_as_long_as_was_asked(tmp_path, monk
     job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")], seconds=90.0)
     assert conduct.conduct(job, events.append) == 0
     rounds = [event["round"] for event in events if event["event"] == "block"]
-    assert rounds == sorted([*range(31), *range(31)])  # two or three looks at the clock a round, a second each
+    assert rounds == sorted([*range(38), *range(38)])  # two looks at the clock a round and one a pair, a second each
 
 
 def test_no_time_is_taken_from_the_wall_clock():
@@ -341,6 +341,25 @@ def test_no_time_is_taken_from_the_wall_clock():
         calls = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call)]
         wall = {"time.time", "datetime.now", "datetime.utcnow"}  # names and texts may hold a date
         assert not wall & {ast.unparse(call.func) for call in calls}, source
+
+
+def test_groups_share_the_time_that_was_asked_for_and_end_with_a_mirrored_pair(tmp_path, monkeypatch):
+    now = [0.0]
+
+    class Slow(Quiet):
+        def ask(self, operation: str, **request) -> dict:
+            now[0] += 1.0
+            return super().ask(operation, **request)
+
+    monkeypatch.setattr(conduct, "Child", Slow)
+    monkeypatch.setattr(conduct.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(conduct.time, "sleep", lambda _: None)
+    events: list[dict] = []
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")], rounds=4, seconds=101.0)
+    job["entries"][1]["threads"] = 2
+    assert conduct.conduct(job, events.append) == 0
+    rounds = [sum(event["event"] == "block" and event["entry"] == name for event in events) for name in "ab"]
+    assert rounds == [50, 50]  # 50.5 seconds each: loading and warming up take two, and the 49th round gets its mirror
 
 
 def timings(*windows_ms: float):

@@ -17,7 +17,7 @@ from edgeprune.bench.faults import ended
 from edgeprune.bench.intake import Intake
 from edgeprune.bench.session import JOB_SCHEMA, LOG_NAME
 from edgeprune.bench.ssh import Ssh
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, TrustError
 from edgeprune.measurement import Measurement, MeasurementLog, stored_measurements
 
 
@@ -40,6 +40,7 @@ def collect(
     Raises:
         DeviceError: nothing of these files is there, or the board still measures, or the worker failed (what it had
             measured is in the log).
+        TrustError: physics forbids the times.
         OutputError: the log cannot be written.
     """
     found: list[Measurement] = []
@@ -53,8 +54,7 @@ def collect(
             fix = f"Measure again; to remove it: edgeprune bench --clean --device {board.name}"
             raise DeviceError("what is left there is of another version of edgeprune", where=board.name, fix=fix)
         if left.alive:
-            done = sum(event["event"] == "block" for event in events)
-            still = f"it is still measuring: {done} of {events[0]['note']['blocks']} blocks are done"
+            still = f"it is still measuring: {_so_far(events)} are done"
             continue
         found += _taken(board, left, events, asked, run, references)
     if not found:
@@ -63,6 +63,13 @@ def collect(
         )
         raise DeviceError(still or "nothing of these files is left there", where=board.name, fix=fix)
     return tuple(found)
+
+
+def _so_far(events: Sequence[Mapping[str, Any]]) -> str:
+    blocks, asked = [event for event in events if event["event"] == "block"], events[0]["note"]
+    if "seconds" in asked:
+        return f"{blocks[-1]['started_s'] if blocks else 0:.0f} of {asked['seconds']:.0f} seconds"
+    return f"{len(blocks)} of {asked['blocks']} blocks"
 
 
 def _events(board: Ssh, left: Left) -> list[dict[str, Any]]:
@@ -103,7 +110,7 @@ def _taken(
             for event in events:
                 if event.get("entry", "") in {"", *known}:
                     intake.take(event)
-        except DeviceError:  # the worker's own last word; after an OutputError all is still there
+        except (DeviceError, TrustError):  # final; after an OutputError all is still there
             board.remove(left.folder)
             raise
     board.remove(left.folder)

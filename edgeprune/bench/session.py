@@ -55,6 +55,7 @@ def measure(
     rounds: int = ROUNDS,
     repeats: int | None = None,
     block_seconds: float = BLOCK_SECONDS,
+    seconds: float = 0.0,
     sustained_s: float = 0.0,
     seed: int = 0,
     references: Mapping[str, np.ndarray] = MappingProxyType({}),
@@ -74,10 +75,12 @@ def measure(
         rounds: how often every artifact has its turn.
         repeats: most rounds to add in place of tainted ones; by default `REPEATS` of them.
         block_seconds: length of a turn (at least three calls, however long they take).
+        seconds: instead of `rounds`, how long to measure on the device, loading and warming up included; 6 rounds at
+            least. Tainted rounds are not repeated then.
         sustained_s: instead, keep the device under load for so long, in blocks of `SUSTAINED_BLOCK_SECONDS`.
         seed: of the order within the rounds.
         references: what the files compute elsewhere, by their SHA-256, see `edgeprune.bench.reference`.
-        tick: told of each block.
+        tick: told of each block; where time is asked for, of the seconds.
 
     Returns:
         One measurement for each artifact, runtime and thread count: those of the first thread count first.
@@ -94,22 +97,26 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
         job = job_for(asked, run, rounds, repeats, block_seconds, seed) | {"note": note(asked, session, rounds)}
-        total = rounds * len(asked)
+        timed = sustained_s or seconds
+        if timed:
+            job |= {"rounds": MIN_ROUNDS, "repeats": 0, "seconds": timed}
+            job["note"] |= {"seconds": timed}
         if sustained_s:
-            total = int(sustained_s / SUSTAINED_BLOCK_SECONDS)
-            job |= {"rounds": MIN_ROUNDS, "repeats": 0, "seconds": sustained_s}
             job |= {"block_seconds": SUSTAINED_BLOCK_SECONDS}
-            job["note"] |= {"blocks": total, "sustained": True}
+            job["note"] |= {"sustained": True}
         job["inputs"] = transport.put(save_inputs(images, scratch))
         for entry in job["entries"]:
             entry["path"] = transport.put(Path(entry["path"]))
         argv = worker_command(job, scratch, transport)
         intake = Intake(asked, transport.name, log, session, references)
-        tick(0, total)
+        tick(0, int(timed) or rounds * len(asked))
         with closing(events_of(transport, argv)) as events:
             for event in events:
                 intake.take(event)
-                tick(intake.done, max(intake.done, total))
+                if event["event"] == "block":
+                    blocks = (intake.done, rounds * len(asked))
+                    done, total = (int(event["started_s"]), int(timed)) if timed else blocks
+                    tick(done, max(done, total))
         return intake.measurements
 
 

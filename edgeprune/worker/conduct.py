@@ -120,7 +120,9 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     Args:
         job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
             `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so long at
-            least), `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
+            least, loading and warming up included, shared among the groups; 0: `rounds` is enough),
+            `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
+            `note`, which is repeated at the start;
             `profile_calls` to profile each entry instead of timing it.
         emit: receives the events `start`, `ready`, `block` or `profile`, `end`, or `error` as the last one.
 
@@ -136,8 +138,9 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
             for entry in (*job["entries"], *reversed(job["entries"])):
                 emit({"event": "profile", "entry": entry["id"], **_profile(entry, job)})
         else:
-            for group in groups(job["entries"]):
-                _measure_group(group, job, board, device["at_start"], began, emit)
+            in_turn = groups(job["entries"])
+            for group in in_turn:
+                _measure_group(group, job, board, device["at_start"], began, job["seconds"] / len(in_turn), emit)
     except EntryError as error:
         emit({"event": "error", **vars(error)})
         return 1
@@ -201,8 +204,10 @@ def _measure_group(
     board: sensors.Reader,
     at_start: Mapping[str, Any],
     began: float,
+    seconds: float,
     emit: Emit,
 ) -> None:
+    until = time.monotonic() + seconds
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for entry in group:
@@ -211,10 +216,10 @@ def _measure_group(
             warm_up = child.ask("warm_up", **job["warm_up"])
             emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
         seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in children}
-        until = time.monotonic() + job["seconds"]
         for number, ids in turns(list(children), job["seed"]):
             enough = not wanted(number, seen, job["rounds"], job["repeats"], at_start)
-            if enough and time.monotonic() >= until:
+            mirrored = number % 2 == 0 or not seconds  # a pair that time alone would cut in half
+            if enough and mirrored and time.monotonic() >= until:
                 break
             for order, name in enumerate(ids):
                 time.sleep(SETTLE_SECONDS)
