@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program_runs import run_here
+from program_runs import run_here, run_python
 from test_bench_session import IMAGES, an_artifact
 
 from edgeprune.artifact import Artifact
@@ -140,6 +140,41 @@ def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     assert "w1" in shown
 
 
+def test_the_layers_of_a_quantised_file_are_found_in_what_onnxruntime_makes_of_it(tmp_path):
+    """It fuses dequantise, convolve, quantise into one operator, in another layout and without telling the weights."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Photos(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter([{"t0": image[None]} for image in IMAGES])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    one = an_artifact(tmp_path, "a.onnx", channels=16)
+    formats = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(tmp_path / "a.onnx", tmp_path / "q.onnx", Photos(), per_channel=True, **formats)
+    with Local() as device:
+        (found,), _ = profile([replace(one, path="q.onnx")], tmp_path, IMAGES, 1, transport=device, calls=5)
+    layers = [operator for operator in found.operators if operator.layer]
+    assert {layer.kind for layer in layers} == {"QLinearConv"}
+    assert [layer.layer for layer in layers] == ["w0", "w1", "w2"]
+    assert [layer.macs for layer in layers] == [32 * 32 * 9 * a * 16 for a in (3, 16, 16)]
+    assert layers[1].bytes == 2 * 16 * 32 * 32 + 9 * 16 * 16, "one byte a number"
+
+
+ASK_THREADS = """
+import os, sys
+import numpy as np
+from edgeprune.worker.litert_profile import profile_litert
+image = np.zeros((1, 8, 8, 1), np.float32)
+for threads in (1, 3):
+    before = len(os.listdir("/proc/self/task"))
+    profile_litert(sys.argv[1], threads, image, 2)
+    print("started", len(os.listdir("/proc/self/task")) - before)
+"""
+
+
 @pytest.mark.slow
 def test_the_demo_network_is_profiled_in_both_runtimes(tmp_path):
     pytest.importorskip("litert_torch")
@@ -155,3 +190,5 @@ def test_the_demo_network_is_profiled_in_both_runtimes(tmp_path):
     for one, artifact in zip(found, files, strict=True):
         assert sum(layer.macs for layer in layers_of(tmp_path / artifact.path)) == artifact.macs
         assert sum(op.macs for op in one.operators) == artifact.macs
+    ran = run_python(["-c", ASK_THREADS, str(tmp_path / "pruned-fp32.tflite")])
+    assert [line for line in ran.out.splitlines() if line.startswith("started")] == ["started 0", "started 2"]

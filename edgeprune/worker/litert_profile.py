@@ -84,7 +84,7 @@ class _Model:
         self._do("LiteRtSetOptionsHardwareAccelerators", options, c_int(_CPU))
         self._kept: list[Any] = []  # what the library holds pointers to
         self._add(options, "runtime_options_string", "enable_profiling = true\n")
-        self._add(options, "cpu_options_string", f"num_threads = {threads}\n")
+        self._add(options, "xnnpack", f"num_threads = {threads}\n")  # litert_cpu_options.cc
         self._compiled, self._profiler = c_void_p(), c_void_p()
         self._do("LiteRtCreateCompiledModel", self._environment, self._source, options, byref(self._compiled))
         self._do("LiteRtCompiledModelGetProfiler", self._compiled, byref(self._profiler))
