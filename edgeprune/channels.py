@@ -7,6 +7,7 @@ belongs to, or `FIXED`. Cutting is then one selection per slot.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -167,7 +168,8 @@ class ChannelMap:
     def fingerprint(self) -> str:
         """SHA-256 of the spaces and slots: equal for equal architectures, whatever the weights."""
         spaces = [[space.name, space.first, space.size, bool(space.protected), space.cells] for space in self.spaces]
-        slots = [[slot.tensor, slot.axis, slot.labels.tolist()] for slot in self.slots]
+        # Hashed as bytes: written out, the labels of one wide grouped convolution are megabytes of text.
+        slots = [[slot.tensor, slot.axis, slot.labels.shape, _hashed(slot.labels)] for slot in self.slots]
         return sha256_of_json([spaces, slots])
 
     def space(self, name: str) -> Space:
@@ -189,6 +191,10 @@ class ChannelMap:
             alive[space.first : space.first + space.size] = False
             alive[[space.first + index for index in kept]] = True
         return alive
+
+
+def _hashed(labels: Labels) -> str:
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
 
 
 def varying(labels: Labels) -> tuple[int, ...]:

@@ -71,6 +71,10 @@ def test_tied_filters_are_the_connected_components(pairs):
         merged = group[one] | group[other]
         group.update(dict.fromkeys(merged, merged))
     assert ties.roots().tolist() == [min(group[atom]) for atom in range(10)]
+    at_once = Ties()
+    at_once.new(10)
+    at_once.tie(*np.array(pairs, dtype=np.int64).reshape(-1, 2).T)
+    assert at_once.roots().tolist() == ties.roots().tolist()
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 4])

@@ -48,34 +48,38 @@ def reshaped(labels: Labels, before: tuple[int, ...], after: tuple[int, ...]) ->
 
 
 class Ties:
-    """Which filters must go together: a union-find over filter numbers."""
+    """Which filters must go together: a union-find over filter numbers, of many pairs at once."""
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
+        self._parent = np.arange(0, dtype=np.int64)
 
     def new(self, count: int) -> Labels:
         """Numbers for `count` new filters."""
         first = len(self._parent)
-        self._parent.extend(range(first, first + count))
-        return np.arange(first, first + count, dtype=np.int64)
+        atoms = np.arange(first, first + count, dtype=np.int64)
+        self._parent = np.append(self._parent, atoms)
+        return atoms
 
-    def root(self, atom: int) -> int:
-        """The lowest filter tied to this one."""
-        while self._parent[atom] != atom:
-            self._parent[atom] = self._parent[self._parent[atom]]
-            atom = self._parent[atom]
-        return atom
+    def _rooted(self, atoms: Labels) -> Labels:
+        """The lowest filter tied to each of these; the ways there become shorter."""
+        while True:
+            above = self._parent[atoms]
+            further = self._parent[above]
+            if np.array_equal(above, further):
+                return above
+            self._parent[atoms] = further
 
     def tie(self, left: Labels, right: Labels) -> None:
         """Tie the filters of two label arrays of equal shape, element by element; `FIXED` ties nothing."""
         both = (left != FIXED) & (right != FIXED) & (left != right)
-        for a, b in set(zip(left[both].tolist(), right[both].tolist(), strict=True)):
-            low, high = sorted((self.root(a), self.root(b)))
-            self._parent[high] = low
+        one, other = left[both], right[both]
+        while len(one):
+            one, other = self._rooted(one), self._rooted(other)
+            apart = one != other
+            one, other = one[apart], other[apart]
+            # Of several that are to stand for one filter the lowest does; the next turn ties it to the others.
+            np.minimum.at(self._parent, np.maximum(one, other), np.minimum(one, other))
 
     def roots(self) -> Labels:
         """For every filter number the lowest filter it is tied to."""
-        roots = np.array(self._parent, dtype=np.int64)
-        while (further := roots[roots]).tolist() != roots.tolist():
-            roots = further
-        return roots
+        return self._rooted(np.arange(len(self._parent)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from edgeprune.channels import Labels, Layer, varying
@@ -31,14 +32,16 @@ def is_linear(program: Program, name: str) -> bool:
 
 
 def find_taps(
-    program: Program, consumers: list[Layer], labels: Mapping[str, Labels], wanted: set[int]
+    program: Program, consumers: list[Layer], labels: Mapping[str, Labels], wanted: Labels
 ) -> tuple[str, str]:
     """The nodes that show all of a space's feature maps after and before the activation; empty where none does."""
     nodes = {node.name: node for node in program.nodes}
 
     def shows(node: Any) -> bool:
         found = labels.get(node.name) if isinstance(node, fx.Node) else None
-        return found is not None and len(varying(found)) == 1 and wanted <= set(found.reshape(-1).tolist())
+        if found is None or found.size < len(wanted) or len(varying(found)) != 1:
+            return False
+        return bool(np.isin(wanted, found, kind="table").all())
 
     def back(node: fx.Node | None, through: frozenset[str]) -> fx.Node | None:
         """The first node, going back, whose operator is neither one of `through` nor a concatenation with others."""

@@ -130,7 +130,7 @@ def _space(
 ) -> Space:
     first, last = int(channels.min()), int(channels.max())
     consumers = [layer for layer in layers if ((layer.inputs >= first) & (layer.inputs <= last)).any()]
-    after, before = find_taps(program, consumers, labels, set(range(first, last + 1)))
+    after, before = find_taps(program, consumers, labels, np.arange(first, last + 1))
     return Space(
         name=name,
         first=first,
