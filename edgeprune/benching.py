@@ -114,6 +114,7 @@ def _measured(
                 rounds=order.rounds or ROUNDS,
                 seconds=(order.minutes or 0.0) * 60,
                 sustained_s=order.sustained_s or 0.0,
+                energy=order.energy,
                 seed=order.seed,
                 references=references,
                 tick=tick,

@@ -83,6 +83,8 @@ class Measurement:
             where they were not compared.
         placement: where its operators were executed, as shares of 1 by the runtime's own name of the place; what the
             runtime fused into one counts as one. Empty in logs written before it was recorded.
+        energy: of one inference: `source`, `covers`, `idle_w`, `load_w`, `calls`, `readings`, `joules` and
+            `joules_above_idle`, or `unavailable`, why not; empty where it was not asked for.
         sustained: whether the files took turns without a pause until the board was hot (`edgeprune.sustained`).
         session: names the interleaved run; only measurements of one session are comparable round by round.
     """
@@ -105,6 +107,7 @@ class Measurement:
     parity: Mapping[str, Any] = field(default_factory=dict)
     placement: Mapping[str, float] = field(default_factory=dict)
     session: str = ""
+    energy: Mapping[str, Any] = field(default_factory=dict)
     sustained: bool = False
 
     @property
@@ -197,6 +200,10 @@ class MeasurementLog:
         """Write one block and wait until it is on the disk."""
         self._write({"record": "block", "key": key, "peak_rss_bytes": peak_rss_bytes, **asdict(block)})
 
+    def energy(self, key: str, told: Mapping[str, Any]) -> None:
+        """Write what is known of a measurement's energy."""
+        self._write({"record": "energy", "key": key, "energy": dict(told)})
+
     def _write(self, record: Mapping[str, Any]) -> None:
         if self._stream is None:
             raise ValueError("the log is not open")
@@ -253,5 +260,8 @@ def _collect(record: dict[str, Any], found: dict[str, Measurement]) -> None:
         found[key] = Measurement.from_json(record)
         return
     known = found[key]
+    if kind == "energy":
+        found[key] = replace(known, energy=dict(record["energy"]))
+        return
     peak = max(known.peak_rss_bytes, int(record["peak_rss_bytes"]))
     found[key] = replace(known, blocks=(*known.blocks, Block.from_json(record)), peak_rss_bytes=peak)

@@ -26,6 +26,7 @@ class Order:
         rounds: blocks of each file; None for the default.
         minutes: how long to measure on each device, instead.
         sustained_s: instead, how long to keep each device under load until it is hot; None for an ordinary bench.
+        energy: watch each device's power afterwards.
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
         profile: ask the runtimes afterwards what each operator takes, at the first thread count.
         set_up: put runtimes on the boards first.
@@ -43,6 +44,7 @@ class Order:
     rounds: int | None = None
     minutes: float | None = None
     sustained_s: float | None = None
+    energy: bool = False
     gate: float | None = None
     profile: bool = False
     set_up: bool = False
@@ -82,6 +84,8 @@ class Order:
     def _check_sustained(self) -> None:
         if self.rounds is not None or self.minutes is not None:
             raise UsageError("--sustained says how long; --blocks and --minutes do, too", fix="Give one of them.")
+        if self.energy:
+            raise UsageError("--energy watches an ordinary bench, not sustained load", fix="Run one after the other.")
         if len(self.threads) > 1 or len(self.runtimes) > 1:
             raise UsageError(
                 "--sustained heats the board for one setting: what came second would start hot",

@@ -46,6 +46,9 @@ def bench(
     minutes: Minutes = None,
     blocks: Blocks = None,
     sustained: Sustained = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Then watch the board's power, idle and under each file.")
+    ] = False,
     gate: Annotated[
         float | None, typer.Option(help="Exit 1 unless every speed-up's interval lies at or above this, e.g. 1.3.")
     ] = None,
@@ -77,6 +80,7 @@ def bench(
             rounds=blocks,
             minutes=minutes,
             sustained_s=_seconds(sustained),
+            energy=energy,
             gate=gate,
             profile=profile,
             set_up=setup,

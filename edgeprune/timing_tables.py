@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgeprune.profile_tables import print_profiles
+from edgeprune.report.energy import energy_of
 from edgeprune.report.headline import threads
 from edgeprune.report.heat import minutes, result
 from edgeprune.report.numbers import change, scaled, significant, speed_up
 from edgeprune.report.plain import from_plain
 from edgeprune.report.render.terminal import fitted
 from edgeprune.report.table import Column, Table
+from edgeprune.report.tables import ENERGY_COLUMNS, energy_cells, energy_note
 from edgeprune.sustained import Sustained
 from edgeprune.terminal import print_json, table
 
@@ -57,6 +59,7 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
         console.print(fitted(Table("bench", title, "", _BENCH, rows)) if rows else title)
         for one in device["sustained"]:
             _print_heat(console, from_plain(Sustained, one))
+        _print_energy(console, device["rows"])
         for doubt in device["doubts"]:
             of = f"{doubt['measurements']} of {len(device['rows'])} measurements"
             line = f"{doubt['reason']}: {doubt['said']} ({of}). {doubt['remedy']}"
@@ -64,6 +67,19 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
     print_profiles(document, console)
     if document["gate"]:
         console.print(f"gate {document['gate']['asked']:g}x: {'met' if document['gate']['met'] else 'not met'}")
+
+
+def _print_energy(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    told = [(row, found) for row in rows if (found := energy_of(row["energy"] or {}))]
+    drawn = [
+        (Path(row["artifact"]).name, row["runtime"], str(row["threads"]), *energy_cells(found))
+        for row, found in told
+        if not found.unavailable
+    ]
+    if drawn:
+        console.print(fitted(Table("energy", "Energy", "", ENERGY_COLUMNS, tuple(drawn))))
+    for line in dict.fromkeys(energy_note(found) for _, found in told):
+        console.print(escape(f"Energy: {line}"), soft_wrap=True)
 
 
 def _print_heat(console: Console, one: Sustained) -> None:

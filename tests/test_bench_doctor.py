@@ -14,7 +14,10 @@ HEALTHY = {
     "model": "Raspberry Pi 4 Model B Rev 1.4",
     "governor": "performance",
     "at_start": {"temperature_c": 45.0, "throttled": 0, "load_average": 0.1, "memory_available_bytes": 3e9},
+    "power": {"unavailable": "Raspberry Pi 4 Model B has no sensor of its current"},
 }
+METERED = {**HEALTHY, "power": {"source": "pmic_adc"}}
+METERED["at_start"] = {**HEALTHY["at_start"], "memory_pressure": 0.0}
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 INSTALLED = {"numpy": "2.4.6", "onnxruntime": "1.31.1", "ai-edge-litert": "2.3.0"}
 
@@ -40,7 +43,7 @@ def found(device: Told) -> dict:
 
 
 def test_of_a_healthy_board_there_is_nothing_to_do():
-    rows = found(Told(HEALTHY))
+    rows = found(Told(METERED))
     assert {row.state for name, row in rows.items() if name != "clocks"} == {"ok"}
     assert (rows["temperature"].value, rows["throttle bits"].value) == ("45 C", "0x0")
 
@@ -53,6 +56,16 @@ def test_it_says_on_what_onnxruntime_can_execute_there():
 def test_a_sensor_that_does_not_answer_is_missing_and_not_made_up():
     row = found(Told(HEALTHY))["clocks"]
     assert (row.state, row.value) == ("missing", "no answer")
+
+
+def test_a_board_without_a_meter_says_why():
+    row = found(Told(HEALTHY))["power"]
+    assert (row.state, row.fix) == ("missing", "Raspberry Pi 4 Model B has no sensor of its current")
+
+
+def test_a_board_that_waits_for_memory_is_warned_of():
+    rows = found(Told({**HEALTHY, "at_start": {"memory_pressure": 12.5}}))
+    assert (rows["memory pressure"].state, rows["memory pressure"].value) == ("warning", "12 %")
 
 
 def test_each_trouble_has_its_remedy():

@@ -174,6 +174,16 @@ def test_what_makes_times_doubtful_is_kept_with_them(tmp_path):
     assert found.warm_up["stable"] is False
 
 
+def test_energy_is_kept_with_the_measurement_it_is_of(tmp_path):
+    told = {"event": "energy", "entry": "base.onnx@1", "unavailable": "no sensor"}
+    block = {"event": "block", "entry": "base.onnx@1", "round": 0, "order": 0, "started_s": 1.0, "sensors": {}}
+    block |= {"samples_ns": [1, 1, 1], "peak_rss_bytes": 1}
+    device = Scripted(START, a_ready("base.onnx@1"), block, told, {"event": "end"})
+    (found,) = bench([an_artifact(tmp_path, "base.onnx")], tmp_path, transport=device, energy=True)
+    assert found.energy == {"unavailable": "no sensor"}
+    assert load_measurements(tmp_path / LOG_NAME) == (found,)
+
+
 def test_a_file_can_be_measured_against_itself(tmp_path):
     one = an_artifact(tmp_path, "base.onnx")
     first, second = bench([one, one], tmp_path)

@@ -36,7 +36,7 @@ class Pretended:
 
     def __init__(self, **facts) -> None:
         self.facts, self.sensors, self.calls, self.ms = facts or dict(PI), {}, [], dict(MS)
-        self.by_device = False
+        self.by_device, self.energy = False, {}
 
     def __call__(self, artifacts, run, images, threads, *, transport, rounds, **settings):
         asked = {"seconds": settings["seconds"]} if "seconds" in settings else {}
@@ -52,6 +52,9 @@ class Pretended:
                     key = log.begin(one)
                     for block in one.blocks:
                         log.append(key, block, one.peak_rss_bytes)
+                    if settings.get("energy"):
+                        one = replace(one, energy=self.energy)
+                        log.energy(key, self.energy)
                     found.append(one)
         return tuple(found)
 
@@ -243,10 +246,47 @@ def test_sustained_load_of_an_emulated_board_shows_no_time(run, board):
         ("--sustained", "1m", "--blocks", "16"),
         ("--sustained", "1m", "--minutes", "2"),
         ("--sustained", "1m", "--threads", "1,4"),
+        ("--sustained", "1m", "--energy"),
     ],
 )
 def test_what_makes_no_sense_with_sustained_load_is_refused(run, options):
     assert run_here("bench", str(run), *options).code == 2
+
+
+METERED = {
+    "source": "ina3221:VDD_IN",
+    "covers": "the whole board",
+    "idle_w": 2.0,
+    "load_w": 5.0,
+    "calls": 100,
+    "readings": 50,
+    "joules": 0.1,
+    "joules_above_idle": 0.06,
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "printed"),
+    [
+        (METERED, "Energy: Measured by ina3221:VDD_IN: the whole board."),
+        ({"unavailable": "no sensor"}, "Energy: Unavailable: no sensor."),
+    ],
+)
+def test_energy_is_told_with_its_source_or_why_there_is_none(run, board, told, printed):
+    board.energy = told
+    said = run_here("bench", str(run), "--energy", "--threads", "1")
+    assert printed in said.out
+    assert ("60.0" in said.out) == ("source" in told)
+    report = Report.load(run / "report.json")
+    assert report.measurements[0].energy.unavailable == told.get("unavailable", "")
+    assert report.measurements[0].energy.joules == told.get("joules")
+    assert printed.removeprefix("Energy: ") in (run / "report.md").read_text()
+    assert ">Energy<" in (run / "report.html").read_text()
+
+
+def test_what_was_not_asked_for_is_not_told(run, board):
+    assert "Energy" not in run_here("bench", str(run), "--threads", "1").out
+    assert Report.load(run / "report.json").measurements[0].energy is None
 
 
 def test_what_is_no_model_file_is_named(tmp_path):

@@ -89,6 +89,16 @@ def test_a_torn_last_line_costs_one_block_and_the_log_can_be_continued(tmp_path)
     assert load_measurements(path) == (replace(one, blocks=one.blocks[:-1]), other)
 
 
+def test_the_energy_that_comes_after_the_blocks_is_read_with_them(tmp_path):
+    path, one = tmp_path / "m.jsonl", a_measurement()
+    with MeasurementLog(path) as log:
+        key = log.begin(one)
+        for block in one.blocks:
+            log.append(key, block, one.peak_rss_bytes)
+        log.energy(key, {"unavailable": "no sensor"})
+    assert load_measurements(path) == (replace(one, energy={"unavailable": "no sensor"}),)
+
+
 def test_a_measurement_without_blocks_is_not_read(tmp_path):
     write(tmp_path / "m.jsonl", a_measurement(blocks=()))
     assert load_measurements(tmp_path / "m.jsonl") == ()

@@ -12,6 +12,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.errors import EdgepruneError, OutputError
 from edgeprune.report.document import SCHEMA_FILE, Report
+from edgeprune.report.energy import Energy
 from edgeprune.report.parts import Accuracy, Layer, Method, Shares, SpeedUp, Timing
 from edgeprune.sustained import Steady, SustainedFile
 
@@ -50,6 +51,7 @@ TIMINGS = st.builds(
     peak_rss_bytes=WHOLE,
     histogram=st.none() | st.builds(Histogram, POSITIVE, POSITIVE, st.lists(WHOLE, max_size=3).map(tuple)),
     blocks=st.lists(BLOCKS, max_size=3).map(tuple),
+    energy=st.none() | st.builds(Energy, TEXT, TEXT, *[st.none() | POSITIVE] * 4, TEXT),
 )
 STEADY = st.builds(Steady, POSITIVE, st.tuples(POSITIVE, POSITIVE), WHOLE, POSITIVE)
 HEATED = st.builds(

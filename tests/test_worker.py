@@ -52,6 +52,7 @@ def a_job(folder: Path, models: list[Path], **changes) -> dict:
         "rounds": 3,
         "repeats": 0,
         "seconds": 0.0,
+        "energy": False,
         "block_seconds": 0.005,
         "warm_up": {"at_least": 3, "limit_seconds": 0.3, "tolerance": 0.02},
         "patience_seconds": 60,

@@ -22,6 +22,8 @@ State = Literal["ok", "warning", "missing"]
 _LEAST_FREE_BYTES = 500_000_000
 """What a virtual environment with both runtimes and a run's files need on a board."""
 _PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+_MOST_PRESSURE = 1.0  # % of the time
+_PRESSED = "Processes wait for memory: stop other programs, or the times are those of the swap."
 _ASK = """
 import json, os, platform, shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -93,7 +95,7 @@ def _software(told: Mapping[str, Any], transport: Transport) -> list[Finding]:
 
 
 def _hardware(facts: Mapping[str, Any]) -> list[Finding]:
-    names = ("model", "cpu", "machine", "system", "kernel")
+    names = ("model", "revision", "cpu", "machine", "system", "kernel", "firmware", "power_mode")
     found = [Finding(name, "ok", str(facts[name])) for name in names if name in facts]
     if facts.get("emulated"):
         found.append(Finding("emulated", "warning", facts["emulated_by"], Reason.EMULATED.value.remedy))
@@ -108,15 +110,23 @@ def _state(facts: Mapping[str, Any]) -> list[Finding]:
     busy = load > BUSY_CORES * max(1, facts.get("cores", 1))
     remedies = {reason: reason.value.remedy for reason in Reason}
     kind = Reason.UNDER_VOLTAGE if (bits or 0) & 0x10001 else Reason.THROTTLED
-    clocks = now.get("frequencies_mhz")
+    clocks, pressure = now.get("frequencies_mhz"), now.get("memory_pressure")
     return [
         _sensor("governor", governor, governor not in (None, "performance"), remedies[Reason.GOVERNOR]),
         _sensor("temperature", _unit(now.get("temperature_c"), "C"), hot, remedies[Reason.HOT_START]),
         _sensor("clocks", ", ".join(f"{clock:.0f}" for clock in clocks) + " MHz" if clocks else None, False, ""),
         _sensor("throttle bits", None if bits is None else f"0x{bits:x}", bool(bits), remedies[kind]),
         _sensor("load", None if "load_average" not in now else f"{load:.2f}", busy, remedies[Reason.BUSY]),
+        _power(facts.get("power", {})),
+        _sensor("memory pressure", _unit(pressure, "%"), (pressure or 0.0) > _MOST_PRESSURE, _PRESSED),
         _sensor("memory available", _unit(now.get("memory_available_bytes"), "MB", 1e-6), False, ""),
     ]
+
+
+def _power(told: Mapping[str, str]) -> Finding:
+    if "source" in told:
+        return Finding("power", "ok", told["source"])
+    return Finding("power", "missing", "no meter", told.get("unavailable", ""))
 
 
 def _sensor(what: str, value: str | None, doubtful: bool, remedy: str) -> Finding:

@@ -87,6 +87,10 @@ class Intake:
             self.done += 1
         elif event["event"] == "end":
             refuse_forbidden(self.measurements, [entry.artifact for entry in self._asked.values()])
+        elif event["event"] == "energy":
+            told = {name: value for name, value in event.items() if name not in ("event", "entry")}
+            self._log.energy(self._keys[event["entry"]], told)
+            self._found[event["entry"]] = replace(self._found[event["entry"]], energy=told)
         elif event["event"] == "error":
             raise failure(event, self._asked, self._name)
 

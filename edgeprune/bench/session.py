@@ -57,6 +57,7 @@ def measure(
     block_seconds: float = BLOCK_SECONDS,
     seconds: float = 0.0,
     sustained_s: float = 0.0,
+    energy: bool = False,
     seed: int = 0,
     references: Mapping[str, np.ndarray] = MappingProxyType({}),
     tick: Tick = silent,
@@ -78,6 +79,7 @@ def measure(
         seconds: instead of `rounds`, how long to measure on the device, loading and warming up included; 6 rounds at
             least. Tainted rounds are not repeated then.
         sustained_s: instead, keep the device under load for so long, in blocks of `SUSTAINED_BLOCK_SECONDS`.
+        energy: watch the device's power afterwards, while it is idle and while each file runs.
         seed: of the order within the rounds.
         references: what the files compute elsewhere, by their SHA-256, see `edgeprune.bench.reference`.
         tick: told of each block; where time is asked for, of the seconds.
@@ -97,7 +99,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, MeasurementLog(run / LOG_NAME) as log:
         scratch = Path(folder)
         job = job_for(asked, run, rounds, repeats, block_seconds, seed) | {"note": note(asked, session, rounds)}
-        timed = sustained_s or seconds
+        job["energy"], timed = energy, sustained_s or seconds
         if timed:
             job |= {"rounds": MIN_ROUNDS, "repeats": 0, "seconds": timed}
             job["note"] |= {"seconds": timed}
@@ -158,6 +160,7 @@ def job_for(
         ],
         "rounds": rounds,
         "seconds": 0.0,
+        "energy": False,
         "repeats": int(REPEATS * rounds) if repeats is None else repeats,
         "block_seconds": block_seconds,
         "warm_up": WARM_UP,

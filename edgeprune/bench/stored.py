@@ -11,7 +11,10 @@ from edgeprune.errors import UsageError
 from edgeprune.measurement import Measurement
 from edgeprune.stats import MIN_ROUNDS, Verdict, detectable_change, unpaired_ratio_interval, verdict_of
 
-_BOARD = ("machine", "model", "cpu", "cores", "governor", "max_frequency_mhz", "power_mode", "emulated")
+_BOARD = (
+    *("machine", "model", "revision", "cpu", "cores", "firmware"),
+    *("governor", "max_frequency_mhz", "power_mode", "emulated"),
+)
 """Facts of a device that must be equal: which board it is, and how it is powered and clocked."""
 
 

@@ -62,6 +62,7 @@ def _row(one: Measurement, artifact: Artifact, trust: str) -> dict[str, Any]:
         "parity": asdict(artifact.parity) if artifact.parity else None,
         "trust": trust,
         "device_parity": dict(one.parity) or None,
+        "energy": dict(one.energy) or None,
     }
     if one.emulated:
         return row | {"functional": True}

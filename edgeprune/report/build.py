@@ -15,6 +15,7 @@ from edgeprune.measurement import Measurement
 from edgeprune.plan import Cost, PruningPlan
 from edgeprune.report.bench import BenchReport
 from edgeprune.report.document import Report
+from edgeprune.report.energy import energy_of
 from edgeprune.report.machines import machine_name, machines
 from edgeprune.report.parts import (
     Accuracy,
@@ -240,6 +241,7 @@ def _timing(one: Measurement, doubts: Sequence[Doubted], names: Mapping[str, str
         warnings=tuple(map(str, doubts)),
         histogram=histogram(one),
         blocks=course(one),
+        energy=energy_of(one.energy),
     )
 
 

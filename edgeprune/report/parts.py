@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
+from edgeprune.report.energy import Energy
 from edgeprune.stats import Verdict
 
 _Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
@@ -175,6 +176,7 @@ class Timing:
         warnings: what was noticed while measuring, each beginning with the name of its kind.
         histogram: how the samples are distributed; None if not known.
         blocks: how the times went through the run; empty if not known.
+        energy: of one image; None where it was not asked for.
     """
 
     artifact: str
@@ -194,6 +196,7 @@ class Timing:
     warnings: tuple[str, ...] = ()
     histogram: Histogram | None = None
     blocks: tuple[BlockTime, ...] = ()
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True)

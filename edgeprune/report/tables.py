@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.artifact import Artifact
 from edgeprune.report.document import Report
+from edgeprune.report.energy import Energy
 from edgeprune.report.headline import doubt, metric_name, short_name
 from edgeprune.report.heat import heat
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
@@ -12,6 +13,15 @@ from edgeprune.report.table import Column, Table
 from edgeprune.report.timed import Timed
 from edgeprune.report.wording import budget
 
+ENERGY_COLUMNS = (
+    Column("artifact"),
+    Column("runtime", minor=True),
+    Column("threads", number=True, short="thr"),
+    Column("idle W", number=True),
+    Column("load W", number=True),
+    Column("mJ an image", number=True),
+    Column("mJ above idle", number=True),
+)
 _INTERVALS = "Numbers in brackets are 95 % intervals."
 
 
@@ -20,6 +30,7 @@ def tables(report: Report) -> dict[str, Table]:
     drawn = (
         speed(report),
         *heat(report),
+        energy(report),
         files(report),
         accuracy(report),
         cost(report),
@@ -58,6 +69,36 @@ def speed(report: Timed) -> Table:
         "a change of at least the detectable one would have been seen 4 times out of 5."
     )
     return Table("speed", "Speed", f"{note} {_INTERVALS}", columns, tuple(rows))
+
+
+def energy(report: Timed) -> Table:
+    """One row for each measurement whose energy was asked for: the machine's power, idle and under load, and joules."""
+    several = len(report.devices) > 1
+    artifact, *rest = ENERGY_COLUMNS
+    columns = (artifact, *((Column("device"),) if several else ()), *rest)
+    rows: list[tuple[str, ...]] = []
+    told: dict[str, None] = {}
+    for one in report.measurements:
+        if one.energy:
+            where = (short_name(one.device, report),) if several else ()
+            rows.append((one.artifact, *where, one.runtime, str(one.threads), *energy_cells(one.energy)))
+            told[energy_note(one.energy)] = None
+    return Table("energy", "Energy", " ".join(told), columns, tuple(rows))
+
+
+def energy_cells(one: Energy) -> tuple[str, ...]:
+    """Watts idle and under load, and millijoules of one image with and without the idle machine's."""
+    watts = (one.idle_w, one.load_w)
+    joules = (one.joules, one.joules_above_idle)
+    return tuple(
+        "-" if value is None else significant(scale * value)
+        for scale, value in (*((1, watt) for watt in watts), *((1e3, joule) for joule in joules))
+    )
+
+
+def energy_note(one: Energy) -> str:
+    """Where energy was measured and what it is of, or why it was not."""
+    return f"Unavailable: {one.unavailable}." if one.unavailable else f"Measured by {one.source}: {one.covers}."
 
 
 def _speed_row(timing: Timing, size: int | None, comparison: SpeedUp | None, reference: bool) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from edgeprune.worker import sensors
+from edgeprune.worker import power, sensors
 from edgeprune.worker.taint import wanted
 
 SCHEMA = 2
@@ -122,15 +123,17 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
             `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so long at
             least, loading and warming up included, shared among the groups; 0: `rounds` is enough),
             `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
-            `note`, which is repeated at the start;
+            `energy`: watch the board's power after the rounds; `note`, which is repeated at the start;
             `profile_calls` to profile each entry instead of timing it.
-        emit: receives the events `start`, `ready`, `block` or `profile`, `end`, or `error` as the last one.
+        emit: receives the events `start`, `ready`, `block`, `energy`, `profile`, `end`, or `error` as the last one.
 
     Returns:
         0, or 1 after an error event.
     """
     board, began = sensors.Board(), time.monotonic()
     device = {**sensors.facts(board), "python": platform.python_version(), "at_start": sensors.readings(board)}
+    found = power.meter(board, device.get("model", ""))
+    device["power"] = {"unavailable": found} if isinstance(found, str) else {"source": found.source}
     emit({"event": "start", "schema": SCHEMA, "device": device, "note": job.get("note")})
     try:
         _check_runtimes(job["entries"])
@@ -140,7 +143,7 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
         else:
             in_turn = groups(job["entries"])
             for group in in_turn:
-                _measure_group(group, job, board, device["at_start"], began, job["seconds"] / len(in_turn), emit)
+                _measure_group(group, job, board, device, began, job["seconds"] / len(in_turn), emit)
     except EntryError as error:
         emit({"event": "error", **vars(error)})
         return 1
@@ -202,12 +205,12 @@ def _measure_group(
     group: Sequence[Mapping[str, Any]],
     job: Mapping[str, Any],
     board: sensors.Reader,
-    at_start: Mapping[str, Any],
+    device: Mapping[str, Any],
     began: float,
     seconds: float,
     emit: Emit,
 ) -> None:
-    until = time.monotonic() + seconds
+    at_start, until = device["at_start"], time.monotonic() + seconds
     with ExitStack() as stack:
         children: dict[str, Child] = {}
         for entry in group:
@@ -228,6 +231,10 @@ def _measure_group(
                 block["sensors"] = {**sensors.readings(board), **block["sensors"]}
                 seen[name].append(block["sensors"])
                 emit({"event": "block", "entry": name, "round": number, "order": order, "started_s": started, **block})
+        if job["energy"] and not device.get("emulated"):
+            runs = {name: partial(child.ask, "block", seconds=power.LOAD_SECONDS) for name, child in children.items()}
+            for name, told in power.energies(board, device.get("model", ""), runs):
+                emit({"event": "energy", "entry": name, **told})
 
 
 def _profile(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the machine says of itself. A sensor that is not there is absent from the answer; nothing is ever made up.
 
 All reading goes through a `Reader`, so that the output of a board one does not have can be replayed. Sources: the
-Linux kernel's Documentation/ABI (thermal and cpufreq in sysfs), proc_stat(5), proc_meminfo(5); Raspberry Pi
+Linux kernel's Documentation/ABI (thermal and cpufreq in sysfs) and Documentation/accounting/psi.rst, proc_stat(5),
+proc_meminfo(5); Raspberry Pi
 documentation, `vcgencmd get_throttled`; NVIDIA Jetson Linux Developer Guide, "Power Model Configuration", `nvpmodel`.
 """
 
@@ -83,20 +84,23 @@ def facts(reader: Reader) -> dict[str, Any]:
 
     Returns:
         Of these, those the machine gives: machine, model, cpu, cores, kernel, system, governor, max_frequency_mhz,
-        memory_bytes, power_mode (a Jetson's, as `nvpmodel -q` names it); only under an emulator `emulated`, which is
-        true, and `emulated_by`, what shows it.
+        memory_bytes, revision (a Raspberry Pi's code of board, maker and memory), firmware (a Raspberry Pi's, or the
+        release of a Jetson's L4T), power_mode (a Jetson's, as `nvpmodel -q` names it); only under an emulator
+        `emulated`, which is true, and `emulated_by`, what shows it.
     """
     cpuinfo = reader.read("/proc/cpuinfo") or ""
     found: dict[str, Any] = {
         "machine": _text(reader.run(("uname", "-m"))),
         "model": _text(reader.read("/proc/device-tree/model")) or _field(cpuinfo, "Model"),
-        "cpu": _field(cpuinfo, "model name") or _ARM_CORES.get(_field(cpuinfo, "CPU part") or ""),
+        "cpu": _ARM_CORES.get(_field(cpuinfo, "CPU part") or "") or _field(cpuinfo, "model name"),
         "cores": len(re.findall(r"(?m)^processor\s*:", cpuinfo)),
         "kernel": _text(reader.read("/proc/sys/kernel/osrelease")),
         "system": _system(reader),
         "governor": _text(reader.read(_CPUFREQ.format(0, "scaling_governor"))),
         "max_frequency_mhz": _number(reader.read(_CPUFREQ.format(0, "cpuinfo_max_freq")), 1e-3),
         "memory_bytes": _meminfo(reader, "MemTotal"),
+        "revision": _field(cpuinfo, "Revision"),
+        "firmware": _firmware(reader),
         "power_mode": _power_mode(reader),
     }
     trace = emulator(found["machine"] or "", cpuinfo, found["model"] or "", reader.read)
@@ -109,13 +113,15 @@ def readings(reader: Reader) -> dict[str, Any]:
 
     Returns:
         Of these, those the machine gives: temperature_c, frequencies_mhz (one a core), throttled (the bits of `vcgencmd
-        get_throttled`), memory_available_bytes, load_average (of the last minute).
+        get_throttled`), memory_available_bytes, load_average (of the last minute), memory_pressure (in what share of
+        the last ten seconds, in %, some process waited for memory).
     """
     found = {
         "temperature_c": _temperature(reader),
         "frequencies_mhz": _frequencies(reader) or None,
         "throttled": _throttled(reader),
         "memory_available_bytes": _meminfo(reader, "MemAvailable"),
+        "memory_pressure": _pressure(reader),
         "load_average": _number((reader.read("/proc/loadavg") or "").partition(" ")[0]),
     }
     return {key: value for key, value in found.items() if value is not None}
@@ -150,6 +156,21 @@ def _number(raw: str | None, factor: float = 1.0) -> float | None:
 def _system(reader: Reader) -> str | None:
     match = re.search(r'(?m)^PRETTY_NAME="?([^"\n]+)"?$', reader.read("/etc/os-release") or "")
     return match.group(1) if match else None
+
+
+def _firmware(reader: Reader) -> str | None:
+    """The date and hash `vcgencmd version` tells, or the release in /etc/nv_tegra_release."""
+    told = reader.run(("vcgencmd", "version")) or ""
+    match = re.search(r"(?m)\A(\w{3} +\d{1,2} \d{4}|\d{4}/\d\d/\d\d)\b[\s\S]*^version (\w+)", told, re.ASCII)
+    if match:
+        return f"{match.group(1)} {match.group(2)}"
+    match = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", reader.read("/etc/nv_tegra_release") or "", re.ASCII)
+    return f"L4T {match.group(1)}.{match.group(2)}" if match else None
+
+
+def _pressure(reader: Reader) -> float | None:
+    match = re.match(r"some avg10=(\d{1,3}\.\d{1,4}) ", reader.read("/proc/pressure/memory") or "", re.ASCII)
+    return float(match.group(1)) if match else None
 
 
 def _power_mode(reader: Reader) -> str | None:

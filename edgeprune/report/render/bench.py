@@ -12,7 +12,7 @@ from edgeprune.report.render.html import page
 from edgeprune.report.render.layer_bars import layer_times
 from edgeprune.report.render.markdown import bullets, escape, explained, listed, table
 from edgeprune.report.render.timeline import heated, timelines
-from edgeprune.report.tables import speed
+from edgeprune.report.tables import energy, speed
 from edgeprune.report.wording import warnings
 
 
@@ -25,7 +25,9 @@ def markdown(report: BenchReport) -> str:
     """The report as Markdown; text from the user cannot become markup."""
     drawn = speed(report)
     blocks = [f"# {escape(title(report))}", bullets(context(report)), *listed("Warnings", warnings(report))]
-    for found in (*([drawn] if drawn.rows else []), *heat(report)):
+    for found in (drawn, *heat(report), energy(report)):
+        if not found.rows:
+            continue
         blocks += [f"## {found.title}", table(found), *([escape(found.note)] if found.note else [])]
     blocks += explained(report)
     return "\n\n".join([*blocks, "## How to reproduce", f"    {shlex.join(report.run.command)}"]) + "\n"
@@ -44,6 +46,7 @@ def html(report: BenchReport) -> str:
         time_chart=charts.times(report),
         timelines=timelines(report),
         heat=heat(report),
+        energy=energy(report),
         heated=heated(report),
         layer_charts=layer_times(report),
         command=shlex.join(report.run.command),
