@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from arm_board import ArmBoard, missing
 from export_nets import COST, SHAPE, Tiny, images_of, model_of
+from program_runs import run_here
+from report_samples import FULL
 
 from edgeprune.artifact import Artifact
 from edgeprune.bench import session
@@ -25,6 +28,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.tflite import export_tflite
 from edgeprune.measurement import Measurement
+from edgeprune.report.document import Report
 from edgeprune.target import load_target
 
 pytestmark = [pytest.mark.arm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -137,3 +141,30 @@ def test_a_file_that_the_runtime_refuses_is_named(board, installed, files, run):
     (run / "broken.onnx").write_bytes(b"junk")
     with pytest.raises(DeviceError, match=r"onnxruntime cannot run broken\.onnx"):
         bench(board.device, [replace(files[0], path="broken.onnx")], run)
+
+
+def test_the_bench_command_says_that_it_works_and_never_how_fast(board, installed, files, run):
+    folder = run / "finished"
+    folder.mkdir()
+    for one in files:
+        (folder / one.path).write_bytes((run / one.path).read_bytes())
+    replace(FULL, artifacts=tuple(files), measurements=(), comparisons=(), devices=()).save(folder)
+    np.save(folder / session.INPUTS_NAME, images_of())
+    argv = ("bench", str(folder), "--device", board.device, "--threads", "1", "--blocks", "6")
+    ran = run_here(*argv)
+    assert ran.code == 4
+    assert "EMULATED: aarch64 programs on a kernel for x86_64" in ran.err
+    assert "trust: EMULATED" in ran.out
+    rows = [line.split() for line in ran.out.splitlines() if line.startswith("tiny.")]
+    works = ["1", "-", "-", "-", "functional,", "output", "as", "here"]  # threads, p50, p99, speed-up
+    assert rows == [["tiny.onnx", *works], ["tiny.tflite", *works]]
+    (device,) = json.loads(run_here(*argv, "--json").out)["devices"]
+    for row in device["rows"]:
+        assert row["functional"] is True
+        assert row["device_parity"]["passed"] is True
+        assert not [name for name in row if name.endswith("_ms") or name == "samples"]
+        assert row["speed_up"] is None
+    report = Report.load(folder / "report.json")
+    assert (report.measurements, report.comparisons, report.devices) == ((), (), ())
+    assert any(line.startswith("EMULATED: the files work on") for line in report.run.warnings)
+    assert list(board.cache.glob("run-*")) == []

@@ -61,7 +61,7 @@ def lost(run, server, monkeypatch):  # noqa: F811
 
 def ended(server) -> bool:  # noqa: F811
     (folder,) = left_on(server)
-    return (server.cache / folder / "outcome.json").exists()
+    return json.loads((server.cache / folder / "outcome.json").read_text()) is not None
 
 
 def stored(run: Path) -> tuple[Measurement, ...]:

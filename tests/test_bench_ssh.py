@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing, suppress
@@ -279,6 +281,55 @@ def test_a_full_disk_is_told(server, tmp_path):
         assert "--clean" in told.value.fix
     finally:
         subprocess.run(["umount", server.home], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small disk")
+def test_a_disk_that_fills_up_in_mid_run_is_told_and_left_clean(server):
+    fill = "import sys\nfor i in range(100_000): print('x' * 100, flush=True)"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", server.home], check=True)
+    try:
+        with open_device(server.device) as board, pytest.raises(DeviceError, match="its disk is full"):
+            list(board.run([board.python, "-c", fill]))
+        assert left_on(server) == []
+    finally:
+        subprocess.run(["umount", server.home], check=True)
+
+
+def test_a_board_that_answers_nothing_is_given_up(server, monkeypatch):
+    monkeypatch.setitem(ssh._OPTIONS, "ConnectTimeout", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert "does not answer" in refused(f"ssh://127.0.0.1:{silent.getsockname()[1]}").what
+
+
+def test_a_board_that_asks_for_a_password_is_told_and_not_waited_for(server):
+    server.stop()
+    settings = server.folder / "sshd_config"
+    settings.write_text(settings.read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes"))
+    (server.folder / "id.pub").write_text("")
+    server.start()
+    error = refused(server.device)
+    assert "does not accept a key" in error.what
+    assert "ssh-copy-id" in error.fix
+
+
+@pytest.mark.parametrize("how", ["unknown name", "unknown key", "no python", "a command that fails"])
+def test_whatever_goes_wrong_no_file_and_no_process_is_left(server, tmp_path, monkeypatch, how):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    if how == "unknown key":
+        (server.folder / "known").unlink()
+    if how == "no python":
+        (server.folder / "programs" / "python3").unlink()
+
+    def wrong() -> None:
+        with open_device("ssh://no-such-board.invalid" if how == "unknown name" else server.device) as board:
+            list(board.run([board.python, "-c", "import sys; sys.exit(3)"]))
+
+    with pytest.raises(DeviceError):
+        wrong()
+    assert list((tmp_path / "tmp").iterdir()) == []
+    wait_for(lambda: not sessions_of(server))
+    assert left_on(server) == []
 
 
 def test_two_boards_run_side_by_side(server, tmp_path):

@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from edgeprune.bench.device import ContainerDevice, SshDevice
 from edgeprune.errors import DeviceError
 
+_DISK_FULL = (
+    "No space left on device",
+    "its disk is full",
+    "Free some (on the board: df -h), or remove what edgeprune made: edgeprune bench --clean --device {name}",
+)
 # (what is said, what is wrong, what to do); the first that is found counts. {name} is the device, {ssh} what to type
 # after `ssh`, {host} the host alone, {said} the line it was found in.
 _FAULTS = (
@@ -36,11 +41,7 @@ _FAULTS = (
     ),
     ("python3: not found", "there is no python3", "On the board: sudo apt install python3"),
     ("python3: command not found", "there is no python3", "On the board: sudo apt install python3"),
-    (
-        "No space left on device",
-        "its disk is full",
-        "Free some (on the board: df -h), or remove what edgeprune made: edgeprune bench --clean --device {name}",
-    ),
+    _DISK_FULL,
     ("Disk quota exceeded", "the user's disk quota is used up", "Free some space on the board."),
     ("Read-only file system", "its home folder cannot be written", "A worn-out SD card? On the board: dmesg"),
     ("No module named 'numpy'", "numpy is not installed there", "edgeprune bench --setup --device {name}"),
@@ -128,6 +129,9 @@ def ended(code: int | None, words: Sequence[str], device: str) -> DeviceError:
         device: where.
     """
     last = " | ".join(words)
+    if any(_DISK_FULL[0] in line for line in words):
+        fix = _DISK_FULL[2].format(name=device) if device.startswith("ssh://") else "Free some space."
+        return DeviceError(_DISK_FULL[1], where=device, fix=fix)
     if code is None:
         return DeviceError(
             f"the worker was cut down in the middle of its work{': ' * bool(last)}{last}",

@@ -38,6 +38,13 @@ of CPU time)."""
 BUILD_PATIENCE = 12
 """So many times as long as others may a runtime be silent that builds an engine first: an hour."""
 
+_DEATHS: Mapping[int, str] = {
+    signal.SIGKILL: "Was there no memory left? On the board: dmesg | tail",
+    signal.SIGSEGV: "The runtime crashed. Another version of it, or another --runtime, may run the file.",
+    signal.SIGILL: "The runtime was built for a newer processor: it needs another version of it, or another --runtime.",
+}
+"""What a signal that ended a child's process most likely means."""
+
 Emit = Callable[[Mapping[str, Any]], None]
 
 
@@ -112,7 +119,7 @@ class Child:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._log.seek(0)
         last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
-        return EntryError(self._entry, " | ".join([f"its process {how}", *last]))
+        return EntryError(self._entry, " | ".join([f"its process {how}", *last]), fix=_DEATHS.get(-code, ""))
 
 
 def conduct(job: Mapping[str, Any], emit: Emit) -> int:

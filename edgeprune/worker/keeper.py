@@ -8,6 +8,7 @@ stale lock behind: the one who keeps the command holds a lock of the kernel, whi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -28,6 +29,7 @@ LOCK_NAME = "lock"
 _EVENTS, _WORDS, _OUTCOME, _GROUP, _ALIVE = "events.jsonl", "words.txt", "outcome.json", "group", "alive"
 _GRACE_SECONDS = 5.0
 _CHUNK = 1 << 20
+_OUTCOME_LENGTH = 16
 _PAUSE_SECONDS = 0.05
 _FOLLOW_SECONDS = 0.2  # longer: each look costs the board time while something is measured
 
@@ -90,6 +92,7 @@ def start(folder: Path, holder: str, *argv: str) -> None:
     alive = (folder / _ALIVE).open("w")
     _held(alive)
     (folder / _EVENTS).touch()
+    _write_outcome(folder, None)  # its place on the disk, for when that is full
     if os.fork():
         return
     os.setsid()
@@ -164,7 +167,10 @@ def clean(cache: Path) -> None:
 def _outcome(folder: Path) -> dict[str, Any]:
     words = (folder / _WORDS).read_text(encoding="utf-8", errors="replace") if (folder / _WORDS).exists() else ""
     code = json.loads((folder / _OUTCOME).read_text()) if (folder / _OUTCOME).exists() else None
-    return {"code": code, "words": words.strip().splitlines()[-3:]}
+    lines = words.strip().splitlines()[-3:]
+    if code and shutil.disk_usage(folder).free < _CHUNK:  # then the command could not say so itself
+        lines.append(os.strerror(errno.ENOSPC))
+    return {"code": code, "words": lines}
 
 
 def _keep(folder: Path, argv: tuple[str, ...]) -> None:
@@ -182,7 +188,13 @@ def _keep(folder: Path, argv: tuple[str, ...]) -> None:
             (folder / _GROUP).write_text(str(process.pid))
             code = process.wait()
             _signal_group(folder, signal.SIGKILL)  # whatever it left running
-    (folder / _OUTCOME).write_text(json.dumps(code))
+    _write_outcome(folder, code)
+
+
+def _write_outcome(folder: Path, code: int | None) -> None:
+    path = folder / _OUTCOME
+    with path.open("r+" if path.exists() else "w") as file:
+        file.write(json.dumps(code).ljust(_OUTCOME_LENGTH))
 
 
 def _detach() -> None:
