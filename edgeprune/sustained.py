@@ -118,7 +118,7 @@ def sustained(
     """What sustained runs among measurements came to, one for each session, runtime and thread count.
 
     Args:
-        measurements: any; those that are emulated or of an ordinary run are passed over.
+        measurements: any; those that are emulated, of an ordinary run, or interrupted too early are passed over.
         name: how to call a machine, from its facts.
         doubts: what speaks against each measurement, the fatal first.
     """
@@ -129,6 +129,7 @@ def sustained(
         return one.session, one.runtime, one.threads
 
     groups = [list(group) for _, group in groupby(sorted(kept, key=setting), key=setting)]
+    groups = [group for group in groups if min(len(one.blocks) for one in group) >= MIN_ROUNDS]
     found = []
     for group in groups:
         told = [doubt for one in group for doubt in against.get(id(one), ())]

@@ -156,6 +156,16 @@ def test_throttling_is_what_was_looked_for_and_no_doubt():
     assert [reason.name for reason in tainted(replace(pair[0], blocks=tuple(busy)))] == ["BUSY"]
 
 
+@pytest.mark.parametrize("rounds", [1, 5, 6, 7, 40])
+def test_a_run_that_was_interrupted_says_what_it_can(rounds):
+    uncut, cut = a_pair()
+    torn = [replace(uncut, blocks=uncut.blocks[:rounds]), replace(cut, blocks=cut.blocks[: rounds - 1])]
+    whole = sustained(torn, machine_name)
+    assert len(whole) == (rounds > 6)
+    for one in whole:
+        assert all(file.steady_ms > 0 for file in one.files)
+
+
 def test_emulated_and_ordinary_measurements_are_passed_over():
     uncut, cut = a_pair()
     assert sustained([replace(uncut, device={"emulated": True})], machine_name) == ()
