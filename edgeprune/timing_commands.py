@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgeprune.errors import TrustError, UsageError
+from edgeprune.errors import EdgepruneError, TrustError, UsageError
 from edgeprune.listings import AsJson
 from edgeprune.terminal import Talk
 
@@ -94,11 +95,7 @@ def bench(
     )
     if done.measurements:
         print_bench(done.to_json(), as_json)
-    first, *others = done.failures.values() or (None,)
-    for error in others:
-        talk.failed(error)
-    if first:
-        raise first
+    _fail(talk, done.failures)
     if done.fatal:
         raise TrustError(f"not trustworthy: {done.fatal[0]}", fix=done.fatal[0].reason.value.remedy)
     if not done.gate_met:
@@ -137,14 +134,26 @@ def compare(
 def doctor(device: Devices = None, as_json: AsJson = False) -> None:
     """What is installed and what the sensors say, here or on a board, and what to do about it."""
     from edgeprune.bench.doctor import examine
+    from edgeprune.bench.fleet import Opener, side_by_side
     from edgeprune.bench.transport import open_device
     from edgeprune.timing_tables import print_findings
 
-    found = {}
-    for name in dict.fromkeys(device or ("local",)):
-        with open_device(name) as transport:
-            found[name] = [vars(one) for one in examine(transport)]
+    def look(name: str, opened: Opener) -> list[dict[str, Any]]:
+        with opened(name) as transport:
+            return [vars(one) for one in examine(transport)]
+
+    found, failures = side_by_side(tuple(dict.fromkeys(device or ("local",))), open_device, look)
     print_findings(found, as_json)
+    _fail(Talk(), failures)
+
+
+def _fail(talk: Talk, failures: Mapping[str, EdgepruneError]) -> None:
+    """Of several devices, tell of each that failed; the first one's exit code counts."""
+    first, *others = failures.values() or (None,)
+    for error in others:
+        talk.failed(error)
+    if first:
+        raise first
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ import json
 from program_runs import run_here
 from test_bench_session import START, Scripted
 
+from edgeprune.bench import transport
 from edgeprune.bench.doctor import examine
+from edgeprune.errors import DeviceError
 
 HEALTHY = {
     "cores": 4,
@@ -92,3 +94,15 @@ def test_doctor_looks_at_this_machine():
     assert rows["python"]["value"].startswith("3.")
     table = run_here("doctor").out
     assert all(what in table for what in ("governor", "free disk", "load"))
+
+
+def test_of_several_devices_one_that_cannot_be_reached_does_not_hide_the_others(monkeypatch):
+    def opened(name: str) -> Told:
+        if "dead" in name:
+            raise DeviceError("does not answer", where=name)
+        return Told(HEALTHY, name=name)
+
+    monkeypatch.setattr(transport, "open_device", opened)
+    ran = run_here("doctor", "--device", "ssh://dead", "--device", "ssh://pi@board", "--json")
+    assert (ran.code, "does not answer" in ran.err) == (3, True)
+    assert list(json.loads(ran.out)["devices"]) == ["ssh://pi@board"]
