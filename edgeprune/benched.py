@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import edgeprune.bench
 from edgeprune.artifact import Artifact
 from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.explain import explanations
@@ -19,6 +21,9 @@ from edgeprune.report.document import Report
 from edgeprune.report.machines import machine_name
 from edgeprune.report.plain import to_plain
 from edgeprune.sustained import Sustained, sustained
+
+JSON_SCHEMA_FILE = Path(edgeprune.bench.__path__[0]) / "bench_json.schema.json"
+"""JSON Schema (draft 2020-12) of what `edgeprune bench --json` prints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +72,7 @@ class Benched:
         return len(found) == pairs > 0 and min(found) >= self.gate
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, device by device, as a JSON document; the samples are in `measurements.jsonl`."""
+        """All of it, device by device, valid by `JSON_SCHEMA_FILE`; the samples are in `measurements.jsonl`."""
         devices = []
         for device in dict.fromkeys(self.asked):
             here = [at for at, name in enumerate(self.asked) if name == device]

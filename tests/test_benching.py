@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import numpy as np
 import pytest
 from program_runs import run_here
@@ -19,13 +20,14 @@ from test_bench_session import an_artifact
 import edgeprune.benching as benching
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.trust import doubts
+from edgeprune.benched import JSON_SCHEMA_FILE as BENCH_JSON_SCHEMA
 from edgeprune.benching import bench
 from edgeprune.errors import DataError, DeviceError, EdgepruneError, UsageError
 from edgeprune.files import sha256_of
 from edgeprune.material import open_run
 from edgeprune.measurement import Block, Measurement, MeasurementLog, load_measurements
 from edgeprune.order import Order
-from edgeprune.report.document import Report
+from edgeprune.report.document import SCHEMA_FILE, Report
 
 PI = {"model": "Raspberry Pi 4 Model B Rev 1.4", "cpu": "Cortex-A72", "cores": 4, "machine": "aarch64"}
 MS = {"baseline": 20.0, "pruned": 15.0}
@@ -550,3 +552,32 @@ def test_samples_of_another_version_are_told_of_before_anything_is_measured(run,
     with pytest.raises(EdgepruneError, match="move it away"):
         bench(Order((run,)))
     assert board.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--gate", "1.2"), {}),
+        (("--energy",), {"energy": METERED}),
+        (("--energy",), {"energy": {"unavailable": "no sensor"}}),
+        (("--sustained", "60s"), {}),
+        ((), {"facts": {**PI, "emulated": True}}),
+        (("--device", "local", "--device", "ssh://pi@board"), {}),
+    ],
+    ids=lambda value: " ".join(value) or "plain",
+)
+def test_what_bench_prints_as_json_fits_its_published_schema(run, board, options, changes):
+    vars(board).update(changes)
+    schema = json.loads(BENCH_JSON_SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = json.loads(run_here("bench", str(run), *options, "--json").out)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert document["devices"]
+
+
+def test_what_the_published_schemas_share_is_the_same():
+    printed, whole = (json.loads(path.read_text()) for path in (BENCH_JSON_SCHEMA, SCHEMA_FILE))
+    device = printed["properties"]["devices"]["items"]
+    assert device["properties"]["sustained"] == whole["properties"]["sustained"]
+    assert printed["$defs"].items() <= whole["$defs"].items()
