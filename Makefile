@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all zoo check train-demo wheel clean
+.PHONY: demo test test-all arm zoo check train-demo wheel clean
 
 demo: $(STAMP)  ## prune, recover, export, verify, bench and report the demo network
 	$(BIN)/edgeprune compress --target rpi4 --overwrite
@@ -14,6 +14,13 @@ test: $(STAMP)  ## the fast tests
 
 test-all: $(STAMP)  ## every test that can run here
 	$(BIN)/python -m pytest -q
+
+arm: $(STAMP)  ## as root on Debian: bundles and images on an emulated arm64 board; what it mounts and registers is undone
+	@binfmt=/proc/sys/fs/binfmt_misc; mounted=$$(mountpoint -q $$binfmt && echo yes); had=$$(test -e $$binfmt/qemu-aarch64 && echo yes); \
+	apt-get install --quiet --yes --no-install-recommends mmdebstrap qemu-user-static binfmt-support buildah openssh-server; \
+	mountpoint -q $$binfmt || mount -t binfmt_misc binfmt_misc $$binfmt; test -e $$binfmt/qemu-aarch64 || update-binfmts --enable qemu-aarch64; \
+	$(BIN)/python -m pytest -m arm -q; code=$$?; \
+	[ "$$had" ] || update-binfmts --disable qemu-aarch64; [ "$$mounted" ] || umount $$binfmt; exit $$code
 
 zoo: $(STAMP)  ## prune every network of torchvision and many of timm (an hour); they stay in .venv afterwards
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31

@@ -58,7 +58,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def shipped(name: str) -> Path:
-    """`devices`, `models` or `LICENSE`: inside the package in a wheel, beside it in a checkout."""
+    """`devices`, `models`, `docker` or `LICENSE`: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent
     inside = package / name
     return inside if inside.exists() else package.parent / name

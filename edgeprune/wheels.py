@@ -87,8 +87,9 @@ def download(
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         pins = Path(scratch) / "constraints.txt"
         pins.write_text("\n".join(_installed()), encoding="utf-8")
-        # A machine with an older Python may not have the versions of this one: then the newest it can have.
-        for constraints in (["--constraint", str(pins)], []):
+        # A machine with an older Python may not have the versions of this one: then the newest it can have. A folder
+        # has the versions that it has.
+        for constraints in [[]] if source else (["--constraint", str(pins)], []):
             done = subprocess.run([*command, *constraints], capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 return sorted(folder.glob("*.whl"))

@@ -46,10 +46,10 @@ def on_board(board: ArmBoard, *argv: str) -> subprocess.CompletedProcess:
 def test_a_bundle_is_installed_offline_and_computes_what_the_host_computes(board, run, tmp_path, name):
     made = package(PackageOrder(run, "rpi4", artifact=name, out=tmp_path / f"bundle-{os.getpid()}"))
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "photo.jpg")
-    there = board.home / made.folder.name
+    there = board.home / made.place.name
     try:
         client = str(board.folder / "bin" / "ssh")
-        copy = ["scp", "-q", "-r", "-S", client, "-P", str(board.port), made.folder, tmp_path / "photo.jpg"]
+        copy = ["scp", "-q", "-r", "-S", client, "-P", str(board.port), made.place, tmp_path / "photo.jpg"]
         subprocess.run([*copy, "root@127.0.0.1:"], check=True, timeout=100)
         ran = on_board(board, f"./{there.name}/run.sh", "check", "--json")
         assert ran.returncode == 0, ran.stderr

@@ -32,7 +32,8 @@ def test_every_link_to_a_file_leads_somewhere(page):
 
 def test_every_option_the_readme_shows_exists():
     commands = get_command(app).commands
-    known = {option for command in commands.values() for parameter in command.params for option in parameter.opts}
+    parameters = [parameter for command in commands.values() for parameter in command.params]
+    known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert shown
     assert shown <= known, shown - known

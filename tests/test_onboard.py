@@ -23,7 +23,7 @@ from edgeprune.worker.onboard import Bundle
 def pristine(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("onboard")
     order = PackageOrder(a_run(folder / "run"), "host", out=folder / "bundle", wheels=plain_wheels(folder / "wheels"))
-    return package(order).folder
+    return package(order).place
 
 
 @pytest.fixture

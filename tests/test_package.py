@@ -100,32 +100,30 @@ def test_a_python_that_no_system_has_is_told(pristine, tmp_path):
 
 
 def test_a_bundle_holds_all_it_takes_and_nothing_else(packaged):
-    inside = {path.name for path in packaged.folder.iterdir()}
+    inside = {path.name for path in packaged.place.iterdir()}
     model = {"pruned-fp32.onnx", "pruned-fp32.onnx.json", "inputs.npy", "expected.npy", "bundle.json"}
     papers = {"LICENSE", "LICENCES.txt", "sbom.cdx.json", "SHA256SUMS", "requirements.txt"}
     assert inside == {"run.sh", "edgeprune.pyz", "wheels"} | model | papers
     assert packaged.packages == tuple(f"{name}==1.0" for name in PLAIN)
-    assert packaged.to_json()["bytes"] == sum(len(content) for content, *_ in tree(packaged.folder).values())
+    assert packaged.to_json()["bytes"] == sum(len(content) for content, *_ in tree(packaged.place).values())
 
 
 def test_every_file_of_a_bundle_has_its_hash(packaged):
-    rows = [line.split("  ") for line in (packaged.folder / "SHA256SUMS").read_text().splitlines()]
-    assert {name for _, name in rows} == {
-        name for name in tree(packaged.folder) if name not in ("SHA256SUMS", "wheels")
-    }
-    assert all(hashlib.sha256((packaged.folder / name).read_bytes()).hexdigest() == digest for digest, name in rows)
+    rows = [line.split("  ") for line in (packaged.place / "SHA256SUMS").read_text().splitlines()]
+    assert {name for _, name in rows} == {name for name in tree(packaged.place) if name not in ("SHA256SUMS", "wheels")}
+    assert all(hashlib.sha256((packaged.place / name).read_bytes()).hexdigest() == digest for digest, name in rows)
 
 
 def test_pip_is_given_one_version_and_one_hash_of_each_package_but_itself(packaged):
-    wheel = packaged.folder / "wheels" / "numpy-1.0-py3-none-any.whl"
-    first, *others = (packaged.folder / "requirements.txt").read_text().splitlines()
+    wheel = packaged.place / "wheels" / "numpy-1.0-py3-none-any.whl"
+    first, *others = (packaged.place / "requirements.txt").read_text().splitlines()
     assert first == f"numpy==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     assert [line.partition("==")[0] for line in others] == ["onnxruntime", "pillow"]
 
 
 def test_the_same_run_gives_the_same_bundle(packaged, pristine, wheels, tmp_path):
     package(PackageOrder(pristine, "rpi4", out=tmp_path / "again", wheels=wheels))
-    assert tree(tmp_path / "again") == tree(packaged.folder)
+    assert tree(tmp_path / "again") == tree(packaged.place)
 
 
 def test_the_time_of_the_files_can_be_set(pristine, wheels, tmp_path, monkeypatch):
@@ -138,7 +136,7 @@ def test_the_time_of_the_files_can_be_set(pristine, wheels, tmp_path, monkeypatc
 
 
 def test_the_bill_of_materials_names_the_model_the_worker_and_every_package(packaged):
-    bill = json.loads((packaged.folder / "sbom.cdx.json").read_text())
+    bill = json.loads((packaged.place / "sbom.cdx.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert [one["name"] for one in bill["components"]] == ["pruned-fp32.onnx", "edgeprune", *PLAIN]
     numpy = bill["components"][2]
@@ -177,7 +175,7 @@ def test_a_bundle_is_replaced_only_when_asked_and_nothing_else_ever_is(pristine,
     package(order)
     with pytest.raises(OutputError, match="the output folder exists"):
         package(order)
-    assert package(replace(order, overwrite=True)).folder.is_dir()
+    assert package(replace(order, overwrite=True)).place.is_dir()
     (tmp_path / "bundle" / "bundle.json").unlink()
     with pytest.raises(OutputError, match="not a bundle of edgeprune; it is not replaced"):
         package(replace(order, overwrite=True))
@@ -186,7 +184,7 @@ def test_a_bundle_is_replaced_only_when_asked_and_nothing_else_ever_is(pristine,
 def test_the_command_prints_one_document(run, wheels):
     ran = run_here("package", str(run), "--wheels", str(wheels), "--json")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["folder"] == str(run / "bundle")
+    assert json.loads(ran.out)["place"] == str(run / "bundle")
     assert json.loads(ran.out)["target"] == "rpi4"
 
 
@@ -195,10 +193,10 @@ def on_board(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 def test_another_machine_than_the_bundles_is_told(packaged):
-    ran = on_board(packaged.folder)
+    ran = on_board(packaged.place)
     assert ran.returncode == 2
     assert "this bundle is for aarch64, this machine is" in ran.stderr
-    assert not (packaged.folder / ".venv").exists()
+    assert not (packaged.place / ".venv").exists()
 
 
 def test_a_damaged_bundle_and_another_python_are_told(pristine, wheels, tmp_path):

@@ -51,7 +51,11 @@ def main() -> None:
 def fill(target: Path, wheels: Sequence[Path]) -> None:
     """Make an environment and unpack wheels into it."""
     venv.create(target, with_pip=False, symlinks=True)
-    packages = target / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    unpack(wheels, target / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages")
+
+
+def unpack(wheels: Sequence[Path], packages: Path) -> None:
+    """Unpack wheels into a folder that Python finds packages in."""
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(packages)

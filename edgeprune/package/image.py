@@ -1,0 +1,240 @@
+"""The image: the same files as in a bundle, the wheels unpacked, on a base that has Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as this
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeprune import __version__
+from edgeprune.errors import DeviceError, EdgepruneError, OutputError, UsageError
+from edgeprune.files import sha256_of, writing
+from edgeprune.journal import Journal
+from edgeprune.package import engine as engines
+from edgeprune.package.bundle import epoch_of, settle, write_files
+from edgeprune.package.choice import Choice
+from edgeprune.package.smoke import smoke
+from edgeprune.registry import shipped
+from edgeprune.target import Target
+from edgeprune.worker.install import unpack
+
+BASES: Mapping[str, str] = {
+    version: f"docker.io/library/python:{version}-slim" for version in ("3.9", "3.10", "3.11", "3.12", "3.13")
+}
+"""Version of Python -> the base, where none is named. Name one with its digest to be sure what it holds."""
+_REFERENCE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ImageOrder:
+    """What is asked for of an image.
+
+    Attributes:
+        kind: of `edgeprune.package.engine.ARCHIVES`.
+        engine: a name of `edgeprune.package.engine.ENGINES`, or "auto".
+        base: the image to build on; None for `BASES`.
+        offline: pull nothing.
+        push: the name under which it is sent to its registry; None for not at all.
+        smoke: test it before it is shipped.
+    """
+
+    kind: str
+    engine: str = "auto"
+    base: str | None = None
+    offline: bool = False
+    push: str | None = None
+    smoke: bool = True
+
+
+def write_context(choice: Choice, target: Target, wheels: Sequence[Path], folder: Path) -> None:
+    """Write the folder an image is built from: `docker/`'s files, `site`, `app`.
+
+    Args:
+        choice: what is packaged.
+        target: for which board.
+        wheels: to unpack.
+        folder: an empty one.
+    """
+    for name in ("Dockerfile", ".dockerignore", "docker-bake.hcl", "compose.yaml"):
+        shutil.copyfile(shipped("docker") / name, folder / name)
+    for name in ("site", "app"):
+        (folder / name).mkdir()
+    unpack(wheels, folder / "site")
+    write_files(choice, target, wheels, folder / "app")
+    settle(folder, epoch_of(choice))
+
+
+def reference_of(choice: Choice, target: Target) -> str:
+    """The image's name, where none is given."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{choice.model}-{target.name}".lower()).strip("-")
+    return f"localhost/edgeprune/{name}:{choice.artifact.sha256[:12]}"
+
+
+def labels_of(choice: Choice, target: Target, base: str) -> dict[str, str]:
+    """The image's labels: the OCI specification's, and ours."""
+    return {
+        "org.opencontainers.image.title": f"{choice.model} for {target.title}",
+        "org.opencontainers.image.version": choice.artifact.sha256[:12],
+        "org.opencontainers.image.base.name": base,
+        "edgeprune.version": __version__,
+        "edgeprune.target": target.name,
+        "edgeprune.artifact": choice.artifact.path,
+        "edgeprune.artifact.sha256": choice.artifact.sha256,
+        "edgeprune.plan": choice.artifact.plan_fingerprint or "",
+    }
+
+
+def make_image(
+    order: ImageOrder, choice: Choice, target: Target, wheels: Sequence[Path], out: Path, journal: Journal
+) -> dict[str, Any]:
+    """Build an image, test it, write it into a file.
+
+    Args:
+        order: what is asked for, as `settled` gives it.
+        choice: what is packaged.
+        target: for which board.
+        wheels: for the base's Python.
+        out: the file.
+        journal: told of each step.
+
+    Returns:
+        engine, reference, id, base, archive with sha256 and bytes, digest and layers of `contents`, smoke; see
+        `edgeprune.package.smoke`.
+
+    Raises:
+        EdgepruneError: see `edgeprune.errors`; neither image nor file is left.
+    """
+    engine, base, reference = order.engine, order.base or "", order.push or reference_of(choice, target)
+    if "@sha256:" not in base:
+        journal.warn(f"the base {base} is not named by its digest: it may be another one tomorrow")
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+        context, id_file = Path(scratch) / "context", Path(scratch) / "id"
+        context.mkdir()
+        write_context(choice, target, wheels, context)
+        build = engines.Build(
+            context=context,
+            kind=order.kind,
+            reference=reference,
+            platform=target.container_platform,
+            base=base,
+            epoch=epoch_of(choice),
+            labels=labels_of(choice, target, base),
+            offline=order.offline,
+            id_file=id_file,
+        )
+        try:
+            with journal.stage(f"build by {engine}"):
+                engines.call(engines.build_words(engine, build), engines.BUILD_SECONDS)
+            tested = {}
+            if order.smoke:
+                with journal.stage("smoke test"):
+                    tested = smoke(engine, reference, target.container_platform, Path(scratch))
+            with writing(out) as temporary:
+                with journal.stage("archive"):
+                    save(engine, reference, order.kind, temporary)
+                    digest, layers = contents(temporary)
+                if order.push:
+                    with journal.stage("push"):
+                        engines.call(engines.push_words(engine, reference), engines.BUILD_SECONDS)
+        except BaseException:
+            with suppress(EdgepruneError):
+                engines.call(engines.remove_words(engine, reference), engines.SHORT_SECONDS)
+            raise
+        identity = id_file.read_text().strip()
+    return {
+        "engine": engine,
+        "reference": reference,
+        "id": identity,
+        "digest": digest,
+        "base": base,
+        "archive": str(out),
+        "sha256": sha256_of(out),
+        "bytes": out.stat().st_size,
+        "layers": layers,
+        "smoke": tested or None,
+    }
+
+
+def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageOrder:
+    """The order with engine and base decided, once nothing that can be known before speaks against building.
+
+    Raises:
+        UsageError: a name is not one.
+        DeviceError: no engine, no base, or the image could not be tested here.
+    """
+    for option, name in (("--base", order.base), ("--push", order.push)):
+        if name is not None and not _REFERENCE.fullmatch(name.partition("@sha256:")[0]):
+            raise UsageError(f"{name!r} does not name an image", where=option, fix="As registry.example/name:tag.")
+    if ":" in str(out):
+        raise UsageError("the file's name holds a colon, which engines read as a tag", where=str(out), fix="Use --out.")
+    engine = engines.find(order.engine)
+    if order.smoke:
+        engines.check_emulation(target.container_platform, this.machine())
+        if engine == "buildah" and os.getuid() != 0:
+            raise DeviceError(
+                "testing an image that buildah made needs root", fix="Use podman, or ship it untested with --no-smoke."
+            )
+    base = order.base or BASES[python]
+    engines.check_base(engine, base, target.container_platform, order.offline)
+    return replace(order, engine=engine, base=base)
+
+
+def save(engine: str, reference: str, kind: str, path: Path) -> None:
+    """Write an image into a file.
+
+    Raises:
+        EdgepruneError: the engine cannot, or the disk is full.
+    """
+    engines.call(engines.save_words(engine, reference, kind, path), engines.BUILD_SECONDS)
+    with tarfile.open(path) as archive:
+        if kind == "oci" and "oci-layout" not in archive.getnames():
+            raise DeviceError(
+                "this docker does not write OCI archives",
+                fix="Take --output docker-archive, or docker 25 or newer, or podman.",
+            )
+
+
+def contents(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What is in an image's archive.
+
+    Returns:
+        The digest: of the manifest of an OCI archive, of the configuration of docker's. The layers, lowest first: bytes
+        as stored there, and whether that is compressed.
+
+    Raises:
+        OutputError: it is no archive of an image.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            sizes = {member.name: member.size for member in archive}
+            if "index.json" in sizes:
+                (found,) = _json(archive, "index.json")["manifests"]
+                layers = _json(archive, _blob(found["digest"]))["layers"]
+                return found["digest"], [_layer(one["size"], one["mediaType"]) for one in layers]
+            (listed,) = _json(archive, "manifest.json")
+            digest = f"sha256:{Path(listed['Config']).stem}"
+            return digest, [_layer(sizes[name], "tar") for name in listed["Layers"]]
+    except (tarfile.TarError, KeyError, ValueError, TypeError) as error:
+        raise OutputError(f"not an archive of an image: {error}", where=str(path)) from error
+
+
+def _layer(size: int, kind: str) -> dict[str, Any]:
+    return {"bytes": size, "compressed": kind.endswith(("gzip", "zstd"))}
+
+
+def _blob(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _json(archive: tarfile.TarFile, name: str) -> Any:
+    stream = archive.extractfile(name)
+    return json.loads(stream.read()) if stream else None
