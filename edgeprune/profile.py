@@ -66,8 +66,7 @@ class Profile:
         runtime_version: as the runtime itself says.
         threads: that the runtime was told to use.
         calls: how many each median is of.
-        call_ms: time of a whole call, while profiled, the lower median of two passes; the sum of the operators where
-            the runtime times no whole.
+        call_ms: time of a whole call, while profiled: its operators, and what is between them where the runtime tells.
         operators: in the order they ran.
         device: facts of the machine.
     """

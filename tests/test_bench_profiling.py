@@ -20,6 +20,7 @@ from edgeprune.profile import OperatorTime, Profile, append_profiles, load_profi
 from edgeprune.worker import serve
 from edgeprune.worker.litert_profile import read_summary
 from edgeprune.worker.loaded import UnfitError
+from edgeprune.worker.onnx_profile import between_ns
 from edgeprune.worker.trtexec import read_profile
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -138,6 +139,17 @@ def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     shown = run_here("bench", *files, *options).out
     assert "b.onnx beside a.onnx (onnxruntime, 1 thread), profiled" in shown
     assert "w1" in shown
+
+
+def test_what_other_programs_take_from_an_operator_is_not_the_runtimes_own_work():
+    """Every call is disturbed, each in another operator: 10 us between operators are still 10 us."""
+    calls, operators = [], []
+    for call in range(6):
+        begin, disturbed = 10_000 * call, call % 3
+        times = [100 + 5000 * (at == disturbed) for at in range(3)]
+        calls.append({"ts": begin, "dur": sum(times) + 10})
+        operators += [{"ts": begin + sum(times[:at]), "dur": took} for at, took in enumerate(times)]
+    assert between_ns(calls, operators) == 10e3
 
 
 def test_the_layers_of_a_quantised_file_are_found_in_what_onnxruntime_makes_of_it(tmp_path):
