@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from edgeprune.conditions import from_guard, understood
@@ -152,10 +153,19 @@ def _other(shape: tuple[int, ...], free: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shapes(graph: fx.Graph) -> dict[str, tuple[int, ...]]:
-    """The shapes that export left at the nodes; the rest of what it left there, tensors without numbers, is dropped."""
+    """The shapes that export left at the nodes; the rest of what it left there, tensors without numbers, is dropped.
+
+    Raises:
+        TraceError: the shape of a node depends on the values of tensors.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for node in graph.nodes:
-        _note_shape(shapes, node.name, node.meta.get("val"))
+        try:
+            _note_shape(shapes, node.name, node.meta.get("val"))
+        except GuardOnDataDependentSymNode as error:
+            lines = [line.strip() for line in str(node.meta.get("stack_trace", "")).splitlines() if line.strip()]
+            what = "the values of tensors decide how large another one is"
+            raise TraceError(what, where=": ".join(lines[-2:]), fix=_CHOOSE) from error
         node.meta = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
     return shapes
 

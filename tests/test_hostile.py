@@ -112,6 +112,13 @@ def test_a_graph_of_code_that_treats_a_single_image_in_another_way_is_refused():
         cut(found)
 
 
+def test_a_network_that_gives_something_else_each_time_is_refused():
+    found = made(Hostile(lambda x, m: x + torch.rand_like(x)))
+    with pytest.raises(ModelError, match="other outputs each time it runs") as caught:
+        cut(found)
+    assert "random" in caught.value.fix
+
+
 class Outputs(nn.Module):
     """Two convolutions and a linear layer, and outputs made of all of them."""
 

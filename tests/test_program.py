@@ -565,6 +565,13 @@ def test_the_error_names_the_line_of_the_user_s_code():
     assert "torch.where" in caught.value.fix
 
 
+def test_values_that_decide_how_large_another_is_are_refused_with_the_line():
+    with pytest.raises(TraceError, match="decide how large another one is") as caught:
+        capture(Does(lambda x: x * x[x > 0].mean()).eval(), (3, 12, 12))
+    assert "test_program.py" in caught.value.where
+    assert "in forward: return self.does(self.conv(x))" in caught.value.where
+
+
 def test_an_input_that_the_model_does_not_take_is_told_by_its_own_error():
     with pytest.raises(TraceError, match="expected input") as caught:
         capture(with_statistics(Plain()), (5, 12, 12))

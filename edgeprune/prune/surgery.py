@@ -64,6 +64,12 @@ def apply(plan: PruningPlan, channel_map: ChannelMap, model: Model) -> Model:
         if difference_of_graph < difference / 10:  # else it was rounding, in a deep network
             pruned, difference = graph, difference_of_graph
     if difference > _TOLERANCE:
+        if _difference_on_noise(wanted, wanted)[0] > _TOLERANCE:
+            raise ModelError(
+                "the model gives other outputs each time it runs, so that no cut of it can be checked",
+                where=model.name,
+                fix="Let its forward draw no random numbers, and remember nothing, in eval mode.",
+            )
         raise ModelError(
             "the cut model does not compute what the uncut one computes without the removed filters",
             where=what,
