@@ -8,18 +8,20 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from report_samples import FULL, SUSTAINED
+from report_samples import FULL, MACHINE, SUSTAINED
 from rich.console import Console
 
 from edgeprune.errors import UsageError
 from edgeprune.report.bench import SCHEMA_FILE, BenchReport
 from edgeprune.report.document import SCHEMA_FILE as RUN_SCHEMA_FILE
+from edgeprune.report.energy import Energy
 from edgeprune.report.heat import sentences
 from edgeprune.report.parts import Images, Protected
 from edgeprune.report.render import FILES, RENDERERS, bench, charts
 from edgeprune.report.render.markdown import escape
 from edgeprune.report.render.terminal import renderable
 from edgeprune.report.render.timeline import heated, timelines
+from edgeprune.report.tables import tables
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 EVIL = "<script>alert(1)</script>|`x`*y*\n# [a](b)"
@@ -257,6 +259,19 @@ def test_sustained_load_is_told_in_every_format():
     assert told.endswith("Not trustworthy: BUSY: x.")
     slower = replace(SUSTAINED, sign="times", evidence="the times: lastingly 5 % above the cold ones")
     assert sentences(slower)[0].startswith("Slower after 3 min 05 s (the times")
+
+
+def test_energy_is_a_table_where_a_meter_is_and_a_sentence_where_none_is():
+    assert "Measured by ina3221:VDD_IN: the whole board." in draw("markdown")
+    found = tables(FULL)["energy"]
+    assert found.rows[0] == ("baseline.fp32.onnx", "onnxruntime", "1", "4.61", "9.87", "143", "76.3")
+    assert len(found.rows) == 4
+    without = tuple(
+        replace(one, energy=Energy("", "", None, None, None, None, "no sensor")) for one in FULL.measurements
+    )
+    assert tables(replace(FULL, measurements=without))["energy"].rows == ((MACHINE.name, "Unavailable: no sensor."),)
+    unasked = tuple(replace(one, energy=None) for one in FULL.measurements)
+    assert "energy" not in tables(replace(FULL, measurements=unasked))
 
 
 def test_a_long_run_is_drawn_in_minutes():

@@ -78,7 +78,11 @@ def energy(report: Timed) -> Table:
     columns = (artifact, *((Column("device"),) if several else ()), *rest)
     rows: list[tuple[str, ...]] = []
     told: dict[str, None] = {}
-    for one in report.measurements:
+    found = [one for one in report.measurements if one.energy]
+    if all(one.energy.unavailable for one in found if one.energy):
+        machines = dict.fromkeys((one.device, energy_note(one.energy)) for one in found if one.energy)
+        return Table("energy", "Energy", "", (Column("machine"), Column("energy")), tuple(machines))
+    for one in found:
         if one.energy:
             where = (short_name(one.device, report),) if several else ()
             rows.append((one.artifact, *where, one.runtime, str(one.threads), *energy_cells(one.energy)))

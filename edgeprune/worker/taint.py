@@ -62,8 +62,8 @@ def wanted(
         repeats: how many may be added in place of tainted ones.
         at_start: the sensors before the run.
     """
-    if done < rounds:
-        return True
+    if done < rounds or not repeats:
+        return done < rounds
     spoiled = set().union(*(places for one in seen.values() for places in tainted(one, at_start).values()))
     return 0 < len(spoiled) <= repeats and done - len(spoiled) < rounds
 
