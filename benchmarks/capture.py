@@ -94,16 +94,22 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return statistics.median(taken), found
 
 
-capture(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).eval(), (3, 8, 8))
-images = torch.randn(2, *SHAPE)
-print("| network | operators | run | capture | trace | cut |\n|---|---|---|---|---|---|")
-for depth in [int(depth) for depth in sys.argv[1:]] or sorted(BLOCKS):
-    model = Model(resnet(depth), InputSpec(SHAPE, (0.0,) * 3, (1.0,) * 3), f"resnet{depth}", "benchmarks")
-    with torch.no_grad():
-        forward, _ = timed(lambda model=model: model.module(images))
-    captured, program = timed(lambda model=model: capture(model.module, SHAPE))
-    traced, channel_map = timed(lambda program=program: trace(program))
-    plan = half(channel_map)
-    cut, _ = timed(lambda model=model, channel_map=channel_map, plan=plan: apply(plan, channel_map, model))
-    times = " | ".join(f"{seconds:.2f}" for seconds in (forward, captured, traced, cut))
-    print(f"| ResNet-{depth} | {len(program.nodes)} | {times} |", flush=True)
+def main() -> None:
+    """Print the table."""
+    capture(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).eval(), (3, 8, 8))
+    images = torch.randn(2, *SHAPE)
+    print("| network | operators | run | capture | trace | cut |\n|---|---|---|---|---|---|")
+    for depth in [int(depth) for depth in sys.argv[1:]] or sorted(BLOCKS):
+        model = Model(resnet(depth), InputSpec(SHAPE, (0.0,) * 3, (1.0,) * 3), f"resnet{depth}", "benchmarks")
+        with torch.no_grad():
+            forward, _ = timed(lambda model=model: model.module(images))
+        captured, program = timed(lambda model=model: capture(model.module, SHAPE))
+        traced, channel_map = timed(lambda program=program: trace(program))
+        plan = half(channel_map)
+        cut, _ = timed(lambda model=model, channel_map=channel_map, plan=plan: apply(plan, channel_map, model))
+        times = " | ".join(f"{seconds:.2f}" for seconds in (forward, captured, traced, cut))
+        print(f"| ResNet-{depth} | {len(program.nodes)} | {times} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
