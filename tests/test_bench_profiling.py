@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from program_runs import run_here, run_python
@@ -15,6 +16,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.bench.profiling import PROFILES_NAME, attributed, profile
 from edgeprune.bench.transport import Local
 from edgeprune.bench.work import LayerWork, layers_of, renamed
+from edgeprune.benched import JSON_SCHEMA_FILE
 from edgeprune.errors import EdgepruneError
 from edgeprune.profile import OperatorTime, Profile, append_profiles, load_profiles
 from edgeprune.worker import serve
@@ -132,7 +134,9 @@ def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     files = [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]
     options = ("--profile", "--blocks", "6", "--threads", "1", "--out", str(tmp_path / "out"))
     ran = run_here("bench", *files, *options, "--json")
-    (device,) = json.loads(ran.out)["devices"]
+    document = json.loads(ran.out)
+    jsonschema.validate(document, json.loads(JSON_SCHEMA_FILE.read_text()))
+    (device,) = document["devices"]
     assert [Path(one["path"]).name for one in device["profiles"]] == ["a.onnx", "b.onnx"]
     assert len(load_profiles(tmp_path / "out" / PROFILES_NAME)) == 2
     assert len(json.loads((tmp_path / "out" / "bench.json").read_text())["explanations"]) == 1

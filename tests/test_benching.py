@@ -580,4 +580,5 @@ def test_what_the_published_schemas_share_is_the_same():
     printed, whole = (json.loads(path.read_text()) for path in (BENCH_JSON_SCHEMA, SCHEMA_FILE))
     device = printed["properties"]["devices"]["items"]
     assert device["properties"]["sustained"] == whole["properties"]["sustained"]
+    assert device["properties"]["explanations"]["items"] == whole["properties"]["explanations"]["items"]
     assert printed["$defs"].items() <= whole["$defs"].items()
