@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -46,13 +47,15 @@ def lost(run, server, monkeypatch):  # noqa: F811
     """A run of which the connection was lost for good after a few blocks; the server is off."""
     monkeypatch.setattr(ssh, "RETRY_SECONDS", (0.1, 0.1))
 
-    def bench(rounds: int, cut_at: int) -> None:
+    def bench(rounds: int, cut_at: int, seconds: float = 0.0) -> None:
+        ticks = itertools.count()
+
         def cut(done: int, total: int) -> None:
-            if done == cut_at:
+            if next(ticks) == cut_at:
                 server.stop()
 
         artifacts, images = Report.load(run / "report.json").artifacts, np.load(run / INPUTS_NAME)
-        settings = {"rounds": rounds, "repeats": 0, "block_seconds": 0.02, "tick": cut}
+        settings = {"rounds": rounds, "seconds": seconds, "repeats": 0, "block_seconds": 0.02, "tick": cut}
         with open_device(server.device) as board, pytest.raises(DeviceError, match="lost the connection"):
             measure(artifacts, run, images, (1,), transport=board, **settings)
 
@@ -101,10 +104,29 @@ def test_a_board_that_still_measures_says_how_far_it_is_and_goes_on(run, server,
     assert "of 200000 blocks are done" in ran.err
     assert "Ask again later" in ran.err
     assert (blocks(run), len(left_on(server))) == (before, 1)
-    with open_device(server.device) as board:
-        for left in board.left():
-            board.remove(left.folder)
-    assert left_on(server) == []
+    forget(server)
+
+
+def test_where_time_was_asked_for_it_says_how_much_is_over(run, server, lost):  # noqa: F811
+    lost(16, cut_at=3, seconds=600.0)
+    server.start()
+    ran = run_here("bench", str(run), "--device", server.device, "--collect")
+    assert ran.code == 3
+    assert "of 600 seconds are done" in ran.err
+    forget(server)
+
+
+def test_what_another_version_left_is_refused(run, server, lost):  # noqa: F811
+    lost(ROUNDS, cut_at=3)
+    server.start()
+    wait_for(lambda: ended(server))
+    (folder,) = left_on(server)
+    events = server.cache / folder / "events.jsonl"
+    events.write_text(events.read_text().replace('"schema": ', '"schema": 9', 1))
+    before = blocks(run)
+    ran = run_here("bench", str(run), "--device", server.device, "--collect")
+    assert (ran.code, "of another version of edgeprune" in ran.err, "--clean" in ran.err) == (3, True, True)
+    assert (blocks(run), len(left_on(server))) == (before, 1)
 
 
 def test_a_worker_that_failed_alone_is_told_and_what_it_measured_is_kept(run, server, lost):  # noqa: F811
@@ -146,6 +168,14 @@ def test_the_error_says_the_very_command(run, server, monkeypatch):  # noqa: F81
 def test_only_boards_can_be_collected_from(run):
     ran = run_here("bench", str(run), "--collect")
     assert (ran.code, "--collect is for boards" in ran.err) == (2, True)
+
+
+def forget(server) -> None:  # noqa: F811
+    """End and remove what is left on the board."""
+    with open_device(server.device) as board:
+        for left in board.left():
+            board.remove(left.folder)
+    assert left_on(server) == []
 
 
 def children_of(pid: int) -> list[int]:

@@ -33,7 +33,11 @@ _FAULTS = (
     ("timed out", "it does not answer", "Is the board on, and in the same network?"),
     ("No route to host", "it cannot be reached", "Is the board on, and in the same network?"),
     ("Network is unreachable", "it cannot be reached", "Is this machine in a network?"),
-    ("busy: ", "another bench is running there: {said}", "Wait for it, or ask its owner."),
+    (
+        "busy: ",
+        "another bench is running there: {said}",
+        "Wait for it, or ask its owner. If it is your own, of a lost connection, --collect tells how far it is.",
+    ),
     (
         "python3 is too old",
         "{said}",
