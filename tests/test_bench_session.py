@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeprune.artifact import Artifact
+from edgeprune.bench import session
 from edgeprune.bench.compare import compare
 from edgeprune.bench.session import LOG_NAME, measure
 from edgeprune.bench.transport import Local
@@ -182,6 +183,17 @@ def test_energy_is_kept_with_the_measurement_it_is_of(tmp_path):
     (found,) = bench([an_artifact(tmp_path, "base.onnx")], tmp_path, transport=device, energy=True)
     assert found.energy == {"unavailable": "no sensor"}
     assert load_measurements(tmp_path / LOG_NAME) == (found,)
+
+
+def test_under_sustained_load_the_files_take_turns_for_six_rounds_at_least(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "SUSTAINED_BLOCK_SECONDS", 0.005)
+    found = bench(pair, tmp_path, sustained_s=0.01)
+    assert [one.sustained for one in found] == [True, True]
+    assert [block.round for block in found[0].blocks] == list(range(6))
+    assert load_measurements(tmp_path / LOG_NAME) == found
+    order = sorted((block.started_s, one.path) for one in found for block in one.blocks)
+    rounds = [{path for _, path in order[at : at + 2]} for at in range(0, 12, 2)]
+    assert rounds == [{"base.onnx", "cut.onnx"}] * 6
 
 
 def test_a_file_can_be_measured_against_itself(tmp_path):

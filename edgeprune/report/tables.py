@@ -17,8 +17,8 @@ ENERGY_COLUMNS = (
     Column("artifact"),
     Column("runtime", minor=True),
     Column("threads", number=True, short="thr"),
-    Column("idle W", number=True),
-    Column("load W", number=True),
+    Column("idle W", number=True, minor=True),
+    Column("load W", number=True, minor=True),
     Column("mJ an image", number=True),
     Column("mJ above idle", number=True),
 )
