@@ -32,8 +32,9 @@ def package(
     ] = None,
     wheels: Annotated[Path | None, typer.Option(help="Take the wheels from this folder, not from an index.")] = None,
     engine: Annotated[str, typer.Option(help="docker, podman or buildah. (default: the first that answers)")] = "auto",
-    base: Annotated[
-        str | None, typer.Option(help="Image to build on, best with its digest. (default: Debian's slim Python)")
+    parent: Annotated[
+        str | None,
+        typer.Option("--base", help="Image to build on, best with its digest. (default: Debian's slim Python)"),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Pull and download nothing; needs --wheels.")] = False,
     push: Annotated[str | None, typer.Option(help="Send the image to its registry under this name.")] = None,
@@ -60,7 +61,7 @@ def package(
             out=out,
             wheels=wheels,
             overwrite=overwrite,
-            image=ImageOrder(output, engine, base, offline, push, smoke),
+            image=ImageOrder(output, engine, parent, offline, push, smoke),
         ),
         talk,
     )

@@ -98,6 +98,6 @@ def test_an_image_that_computes_something_else_is_not_shipped(order, tmp_path, m
 
 
 def test_a_base_that_is_not_here_is_not_pulled(order, tmp_path):
-    asked = replace(order.image, base="localhost/not-here:1")
+    asked = replace(order.image, parent="localhost/not-here:1")
     with pytest.raises(DeviceError, match="is not here, and --offline pulls nothing"):
         package(replace(order, out=tmp_path / "image.tar", image=asked))

@@ -27,7 +27,7 @@ BUILD = Build(
     kind="oci",
     reference="localhost/edgeprune/net:1",
     platform="linux/arm64/v8",
-    base=BASE,
+    parent=BASE,
     epoch=1_700_000_000,
     labels={"b": "two words", "a": "1"},
     offline=True,
@@ -172,11 +172,11 @@ def test_a_machine_that_can_or_need_not_emulate_is_fine(tmp_path):
     ],
 )
 def test_a_base_that_cannot_be_used_is_told_before_the_build(monkeypatch, found, offline, what):
-    monkeypatch.setattr(engine, "base_architecture", lambda *_: found)
+    monkeypatch.setattr(engine, "parent_architecture", lambda *_: found)
     with pytest.raises(DeviceError, match=what):
-        engine.check_base("podman", BASE, "linux/arm64/v8", offline)
-    monkeypatch.setattr(engine, "base_architecture", lambda *_: "arm64")
-    engine.check_base("podman", BASE, "linux/arm64/v8", offline)
+        engine.check_parent("podman", BASE, "linux/arm64/v8", offline)
+    monkeypatch.setattr(engine, "parent_architecture", lambda *_: "arm64")
+    engine.check_parent("podman", BASE, "linux/arm64/v8", offline)
 
 
 def test_the_smoke_test_runs_the_image_as_it_should_be_run(tmp_path):
@@ -252,7 +252,7 @@ def test_an_interrupted_build_leaves_nothing(order, log, monkeypatch):
         ({"output": "folder", "image": ImageOrder("folder", push="a/b:1")}, "only an image can be pushed"),
         ({"wheels": None}, "--offline asks no index"),
         ({"wheels": Path("nowhere")}, "no such folder"),
-        ({"image": ImageOrder("oci", "podman", base="--privileged")}, "does not name an image"),
+        ({"image": ImageOrder("oci", "podman", parent="--privileged")}, "does not name an image"),
         ({"out": Path("a:b.tar")}, "holds a colon"),
     ],
 )

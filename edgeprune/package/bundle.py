@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeprune import __version__
 from edgeprune.bench.reference import host_outputs, tolerance
+from edgeprune.bench.session import job_for
 from edgeprune.bench.transport import pack_worker
 from edgeprune.errors import MissingExtraError, UsageError
 from edgeprune.files import sha256_of, write_json, write_text
@@ -122,4 +123,5 @@ def _facts(choice: Choice, target: Target) -> dict[str, Any]:
         "inputs": _INPUTS,
         "expected": _EXPECTED,
         "tolerance": tolerance(artifact.precision),
+        "job": job_for((), choice.run),
     }

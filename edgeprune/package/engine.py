@@ -30,7 +30,7 @@ class Build:
         kind: of the archive that will be made, one of `ARCHIVES`.
         reference: the image's name.
         platform: "linux/arm64/v8".
-        base: the image to build on.
+        parent: the image to build on.
         epoch: the time to state, seconds since 1970.
         labels: of the image.
         offline: pull nothing.
@@ -41,7 +41,7 @@ class Build:
     kind: str
     reference: str
     platform: str
-    base: str
+    parent: str
     epoch: int
     labels: Mapping[str, str]
     offline: bool
@@ -52,7 +52,7 @@ def build_words(engine: str, build: Build) -> list[str]:
     """The command that builds an image."""
     labels = [word for key, value in sorted(build.labels.items()) for word in ("--label", f"{key}={value}")]
     own = [f"--platform={build.platform}", f"--tag={build.reference}", f"--iidfile={build.id_file}"]
-    arguments = [f"--build-arg=BASE={build.base}"]
+    arguments = [f"--build-arg=BASE={build.parent}"]
     if engine == "docker":
         arguments.append(f"--build-arg=SOURCE_DATE_EPOCH={build.epoch}")
     else:
@@ -111,31 +111,31 @@ def find(asked: str = "auto", which: Callable[[str], str | None] = shutil.which)
     )
 
 
-def base_architecture(engine: str, base: str) -> str | None:
+def parent_architecture(engine: str, parent: str) -> str | None:
     """The architecture of a base image that is here, "arm64"; None where it is not."""
     form = "{{.OCIv1.Architecture}}" if engine == "buildah" else "{{.Architecture}}"
     middle = ["inspect", "--type=image"] if engine == "buildah" else ["image", "inspect"]
     with suppress(EdgepruneError):
-        return call([engine, *middle, "--format", form, base], SHORT_SECONDS).strip()
+        return call([engine, *middle, "--format", form, parent], SHORT_SECONDS).strip()
     return None
 
 
-def check_base(engine: str, base: str, platform: str, offline: bool) -> None:
+def check_parent(engine: str, parent: str, platform: str, offline: bool) -> None:
     """Refuse a base that would fail later, or make an image that cannot run.
 
     Raises:
         DeviceError: it is not here and may not be pulled, or is for another architecture.
     """
-    wanted, found = platform.split("/")[1], base_architecture(engine, base)
+    wanted, found = platform.split("/")[1], parent_architecture(engine, parent)
     if found is None and offline:
         raise DeviceError(
-            f"the base image is not here, and --offline pulls nothing: {base}",
-            fix=f"Where there is a network: {engine} pull --platform={platform} {base}; or name another with --base.",
+            f"the base image is not here, and --offline pulls nothing: {parent}",
+            fix=f"Where there is a network: {engine} pull --platform={platform} {parent}; or name another with --base.",
         )
-    if found not in (None, wanted) and (offline or base.startswith("localhost/")):
+    if found not in (None, wanted) and (offline or parent.startswith("localhost/")):
         raise DeviceError(
-            f"the base image that is here is for {found}, not {wanted}: {base}",
-            fix=f"{engine} pull --platform={platform} {base}; or name another with --base.",
+            f"the base image that is here is for {found}, not {wanted}: {parent}",
+            fix=f"{engine} pull --platform={platform} {parent}; or name another with --base.",
         )
 
 

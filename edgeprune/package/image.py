@@ -27,7 +27,7 @@ from edgeprune.registry import shipped
 from edgeprune.target import Target
 from edgeprune.worker.install import unpack
 
-BASES: Mapping[str, str] = {
+PARENTS: Mapping[str, str] = {
     version: f"docker.io/library/python:{version}-slim" for version in ("3.9", "3.10", "3.11", "3.12", "3.13")
 }
 """Version of Python -> the base, where none is named. Name one with its digest to be sure what it holds."""
@@ -41,7 +41,7 @@ class ImageOrder:
     Attributes:
         kind: of `edgeprune.package.engine.ARCHIVES`.
         engine: a name of `edgeprune.package.engine.ENGINES`, or "auto".
-        base: the image to build on; None for `BASES`.
+        parent: the image to build on; None for `PARENTS`.
         offline: pull nothing.
         push: the name under which it is sent to its registry; None for not at all.
         smoke: test it before it is shipped.
@@ -49,7 +49,7 @@ class ImageOrder:
 
     kind: str
     engine: str = "auto"
-    base: str | None = None
+    parent: str | None = None
     offline: bool = False
     push: str | None = None
     smoke: bool = True
@@ -79,12 +79,12 @@ def reference_of(choice: Choice, target: Target) -> str:
     return f"localhost/edgeprune/{name}:{choice.artifact.sha256[:12]}"
 
 
-def labels_of(choice: Choice, target: Target, base: str) -> dict[str, str]:
+def labels_of(choice: Choice, target: Target, parent: str) -> dict[str, str]:
     """The image's labels: the OCI specification's, and ours."""
     return {
         "org.opencontainers.image.title": f"{choice.model} for {target.title}",
         "org.opencontainers.image.version": choice.artifact.sha256[:12],
-        "org.opencontainers.image.base.name": base,
+        "org.opencontainers.image.base.name": parent,
         "edgeprune.version": __version__,
         "edgeprune.target": target.name,
         "edgeprune.artifact": choice.artifact.path,
@@ -102,7 +102,7 @@ def make_image(
         order: what is asked for, as `settled` gives it.
         choice: what is packaged.
         target: for which board.
-        wheels: for the base's Python.
+        wheels: for its Python.
         out: the file.
         journal: told of each step.
 
@@ -113,9 +113,9 @@ def make_image(
     Raises:
         EdgepruneError: see `edgeprune.errors`; neither image nor file is left.
     """
-    engine, base, reference = order.engine, order.base or "", order.push or reference_of(choice, target)
-    if "@sha256:" not in base:
-        journal.warn(f"the base {base} is not named by its digest: it may be another one tomorrow")
+    engine, parent, reference = order.engine, order.parent or "", order.push or reference_of(choice, target)
+    if "@sha256:" not in parent:
+        journal.warn(f"the base {parent} is not named by its digest: it may be another one tomorrow")
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         context, id_file = Path(scratch) / "context", Path(scratch) / "id"
         context.mkdir()
@@ -125,43 +125,38 @@ def make_image(
             kind=order.kind,
             reference=reference,
             platform=target.container_platform,
-            base=base,
+            parent=parent,
             epoch=epoch_of(choice),
-            labels=labels_of(choice, target, base),
+            labels=labels_of(choice, target, parent),
             offline=order.offline,
             id_file=id_file,
         )
-        try:
-            with journal.stage(f"build by {engine}"):
-                engines.call(engines.build_words(engine, build), engines.BUILD_SECONDS)
-            tested = {}
-            if order.smoke:
-                with journal.stage("smoke test"):
-                    tested = smoke(engine, reference, target.container_platform, Path(scratch))
-            with writing(out) as temporary:
-                with journal.stage("archive"):
-                    save(engine, reference, order.kind, temporary)
-                    digest, layers = contents(temporary)
-                if order.push:
-                    with journal.stage("push"):
-                        engines.call(engines.push_words(engine, reference), engines.BUILD_SECONDS)
-        except BaseException:
-            with suppress(EdgepruneError):
-                engines.call(engines.remove_words(engine, reference), engines.SHORT_SECONDS)
-            raise
-        identity = id_file.read_text().strip()
-    return {
-        "engine": engine,
-        "reference": reference,
-        "id": identity,
-        "digest": digest,
-        "base": base,
-        "archive": str(out),
-        "sha256": sha256_of(out),
-        "bytes": out.stat().st_size,
-        "layers": layers,
-        "smoke": tested or None,
-    }
+        made = _shipped(order, build, out, journal)
+    facts = {"engine": engine, "reference": reference, "base": parent, "archive": str(out)}
+    return {**facts, "sha256": sha256_of(out), "bytes": out.stat().st_size, **made}
+
+
+def _shipped(order: ImageOrder, build: engines.Build, out: Path, journal: Journal) -> dict[str, Any]:
+    """Build, test, write and push; the image is removed where any of it fails."""
+    engine, tested = order.engine, None
+    try:
+        with journal.stage(f"build by {engine}"):
+            engines.call(engines.build_words(engine, build), engines.BUILD_SECONDS)
+        if order.smoke:
+            with journal.stage("smoke test"):
+                tested = smoke(engine, build.reference, build.platform, build.context.parent)
+        with writing(out) as temporary:
+            with journal.stage("archive"):
+                save(engine, build.reference, order.kind, temporary)
+                digest, layers = contents(temporary)
+            if order.push:
+                with journal.stage("push"):
+                    engines.call(engines.push_words(engine, build.reference), engines.BUILD_SECONDS)
+        return {"id": build.id_file.read_text().strip(), "digest": digest, "layers": layers, "smoke": tested}
+    except BaseException:
+        with suppress(EdgepruneError):
+            engines.call(engines.remove_words(engine, build.reference), engines.SHORT_SECONDS)
+        raise
 
 
 def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageOrder:
@@ -171,7 +166,7 @@ def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageO
         UsageError: a name is not one.
         DeviceError: no engine, no base, or the image could not be tested here.
     """
-    for option, name in (("--base", order.base), ("--push", order.push)):
+    for option, name in (("--base", order.parent), ("--push", order.push)):
         if name is not None and not _REFERENCE.fullmatch(name.partition("@sha256:")[0]):
             raise UsageError(f"{name!r} does not name an image", where=option, fix="As registry.example/name:tag.")
     if ":" in str(out):
@@ -183,9 +178,9 @@ def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageO
             raise DeviceError(
                 "testing an image that buildah made needs root", fix="Use podman, or ship it untested with --no-smoke."
             )
-    base = order.base or BASES[python]
-    engines.check_base(engine, base, target.container_platform, order.offline)
-    return replace(order, engine=engine, base=base)
+    parent = order.parent or PARENTS[python]
+    engines.check_parent(engine, parent, target.container_platform, order.offline)
+    return replace(order, engine=engine, parent=parent)
 
 
 def save(engine: str, reference: str, kind: str, path: Path) -> None:

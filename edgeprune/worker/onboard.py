@@ -22,8 +22,6 @@ SCHEMA = 1
 FACTS = "bundle.json"
 OK, USAGE, UNTRUSTED, DIFFERS = 0, 2, 4, 5
 """Exit codes, those of edgeprune's own command line."""
-WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
-_BLOCK_SECONDS, _PATIENCE_SECONDS = 0.1, 300.0
 _BEST = 5
 _COMMANDS = ("report", "check", "infer")
 
@@ -152,15 +150,11 @@ def _measured(bundle: Bundle, threads: list[int], blocks: int) -> list[dict[str,
     }
     events: list[Mapping[str, Any]] = []
     job = {
-        "schema": conduct.SCHEMA,
+        **bundle.facts["job"],
         "entries": [{"id": str(count), "threads": count, **entry} for count in threads],
         "inputs": str(bundle.inputs),
         "rounds": blocks,
         "repeats": blocks // 2,
-        "block_seconds": _BLOCK_SECONDS,
-        "warm_up": WARM_UP,
-        "patience_seconds": _PATIENCE_SECONDS,
-        "seed": 0,
     }
     if conduct.conduct(job, events.append):
         raise BundleError(f"{bundle.model.name} cannot be measured: {events[-1]['reason']}")
