@@ -17,6 +17,7 @@ os.makedirs(cache, mode=0o700, exist_ok=True)
 folder = tempfile.mkdtemp(prefix="run-", dir=cache)
 with open(os.path.join(folder, "keeper.py"), "wb") as file:
     file.write(sys.stdin.buffer.read())
+boot = "/proc/sys/kernel/random/boot_id"
 installed = os.path.join(cache, "venv", "bin", "python")
 print(json.dumps({
     "folder": folder,
@@ -25,7 +26,7 @@ print(json.dumps({
     "machine": platform.machine(),
     "libc": platform.libc_ver(),
     "version": sys.version_info[:3],
-    "boot": open("/proc/sys/kernel/random/boot_id").read().strip(),
+    "boot": open(boot).read().strip() if os.path.exists(boot) else platform.node(),
     "bits": 64 if sys.maxsize > 2**32 else 32,
 }))
 """
