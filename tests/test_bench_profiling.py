@@ -19,7 +19,7 @@ from edgeprune.bench.work import LayerWork, layers_of, renamed
 from edgeprune.benched import JSON_SCHEMA_FILE
 from edgeprune.errors import EdgepruneError
 from edgeprune.profile import OperatorTime, Profile, append_profiles, load_profiles
-from edgeprune.worker import serve
+from edgeprune.worker import litert_profile, serve
 from edgeprune.worker.litert_profile import read_summary
 from edgeprune.worker.loaded import UnfitError
 from edgeprune.worker.onnx_profile import between_ns
@@ -126,6 +126,14 @@ def test_a_runtime_without_a_profiler_says_so(tmp_path):
     with pytest.raises(UnfitError, match="litert-gpu's Python package offers no profile") as caught:
         serve.profile("a.tflite", "litert-gpu", 1, "inputs.npy", "NHWC", 5)
     assert "--profile" in caught.value.fix
+
+
+def test_a_litert_without_the_library_says_which_version_has_it(monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr(litert_profile, "LIBRARY", "no-such-library.so")
+    with pytest.raises(UnfitError, match=r"LiteRT \S+ offers no profiler") as caught:
+        litert_profile.profile_litert("a.tflite", 1, np.zeros(1), 1)
+    assert "2.3 or newer" in caught.value.fix
 
 
 def test_the_command_prints_the_profile_beside_the_times(tmp_path):

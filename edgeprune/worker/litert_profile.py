@@ -17,6 +17,8 @@ import numpy as np
 from edgeprune.worker.litert import load_litert
 from edgeprune.worker.loaded import UnfitError
 
+LIBRARY = "libLiteRt.so"
+"""Beside the package's modules, from version 2 on."""
 WARM_UP_CALLS = 10
 _CPU = 1  # LiteRtHwAccelerators
 _WRITE = 1  # LiteRtTensorBufferLockMode
@@ -45,7 +47,8 @@ def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> di
     import ai_edge_litert
 
     version = str(ai_edge_litert.__version__)
-    library = CDLL(str(Path(ai_edge_litert.__file__).with_name("libLiteRt.so")))
+    source = Path(ai_edge_litert.__file__).with_name(LIBRARY)
+    library = CDLL(str(source)) if source.exists() else None
     if not all(hasattr(library, name) for name in _NEEDED):
         raise UnfitError(
             f"LiteRT {version} offers no profiler", "Take ai-edge-litert 2.3 or newer, or profile in onnxruntime."
