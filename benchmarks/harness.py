@@ -31,7 +31,8 @@ import numpy as np
 from edgeprune.bench.session import WARM_UP, save_inputs
 from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.stats import ratio_interval
-from edgeprune.worker.conduct import Child, turns
+from edgeprune.worker.conduct import Child
+from edgeprune.worker.schedule import turns
 
 SECONDS = 0.3
 BARE = """

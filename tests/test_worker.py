@@ -9,6 +9,7 @@ import signal
 import site
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from itertools import islice
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper
 
 import edgeprune.worker
 from edgeprune.bench.transport import pack_worker
-from edgeprune.worker import conduct, sensors, serve, taint
+from edgeprune.worker import conduct, schedule, sensors, serve, taint
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "sensors").glob("*.json"))
 
@@ -254,17 +255,28 @@ def test_a_child_that_hangs_is_given_up(tmp_path, archive):
     assert wait_until_gone([child])
 
 
+def test_nothing_a_killed_child_wrote_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = "import tempfile; tempfile.mkdtemp(); input(); print('{}', flush=True); input()"
+    monkeypatch.setattr(conduct, "_program", lambda: [sys.executable, "-c", program])
+    with conduct.Child("a", patience_seconds=60) as child:
+        child.ask("block")
+        (own,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        assert len(list(own.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_orders_are_mirrored_in_pairs_and_random_between_them():
-    orders = [order for _, order in islice(conduct.turns("abcd", seed=1), 40)]
+    orders = [order for _, order in islice(schedule.turns("abcd", seed=1), 40)]
     assert all(sorted(order) == list("abcd") for order in orders)
     assert all(orders[i + 1] == orders[i][::-1] for i in range(0, 40, 2))
     assert len({tuple(order) for order in orders}) > 8
-    assert orders == [order for _, order in islice(conduct.turns("abcd", seed=1), 40)]
+    assert orders == [order for _, order in islice(schedule.turns("abcd", seed=1), 40)]
 
 
 def test_entries_of_one_runtime_and_thread_count_are_a_group():
     rows = [("a", "x", 1), ("b", "y", 1), ("c", "x", 1), ("d", "x", 4)]
-    found = conduct.groups([{"id": name, "runtime": runtime, "threads": threads} for name, runtime, threads in rows])
+    found = schedule.groups([{"id": name, "runtime": runtime, "threads": threads} for name, runtime, threads in rows])
     assert [[entry["id"] for entry in group] for group in found] == [["a", "c"], ["b"], ["d"]]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import random
 import select
 import signal
 import subprocess
@@ -20,14 +19,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from edgeprune.worker import power, sensors
+from edgeprune.worker.schedule import groups, turns
 from edgeprune.worker.taint import wanted
 
 SCHEMA = 2
@@ -64,7 +63,7 @@ class EntryError(Exception):
 
 
 class Child:
-    """A process that holds one entry. A context manager: the process does not outlive the block."""
+    """A process that holds one entry. A context manager: neither the process nor a file of it outlives the block."""
 
     def __init__(self, entry: str, patience_seconds: float) -> None:
         self._entry, self._patience = entry, patience_seconds
@@ -72,8 +71,10 @@ class Child:
 
     def __enter__(self) -> Child:
         self._log = tempfile.TemporaryFile()
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([*_program(), "--serve"], stdin=pipe, stdout=pipe, stderr=self._log, bufsize=0)
+        self._scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
+        words, pipe = [*_program(), "--serve"], subprocess.PIPE
+        own = {**os.environ, "TMPDIR": self._scratch.name}  # it is killed, so it cannot tidy up
+        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._log, bufsize=0, env=own)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +83,7 @@ class Child:
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream:
                 stream.close()
+        self._scratch.cleanup()
 
     def ask(self, operation: str, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its reply.
@@ -187,25 +189,6 @@ def conduct_file(path: str, *, attached: bool) -> int:
     except BrokenPipeError:  # nobody listens any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-
-
-def groups(entries: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The entries that run interleaved: those that share runtime and thread count, in the order of their first."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        found.setdefault((entry["runtime"], entry["threads"]), []).append(entry)
-    return list(found.values())
-
-
-def turns(ids: Sequence[str], seed: int) -> Iterator[tuple[int, list[str]]]:
-    """(round, the entries' order in it) without end: random in each even round, mirrored in the odd one after it."""
-    chance, order = random.Random(seed), list(ids)
-    for number in count():
-        if number % 2:
-            order = order[::-1]
-        else:
-            chance.shuffle(order)
-        yield number, list(order)
 
 
 def _measure_group(
