@@ -53,6 +53,15 @@ OPERATORS = (
     "stack",
     "where",
     "repeat",
+    "bare norm",
+    "positions",
+    "frozen",
+    "group scale",
+    "every second",
+    "order",
+    "roll",
+    "gated half",
+    "written over",
     *STEPS,
 )
 ENDINGS = ("mean", "flatten", "hidden")
@@ -113,6 +122,8 @@ class Drawn(nn.Module):
             return nn.ConvTranspose2d(c, step.width, 3, padding=1, bias=bias), step.width
         if step.operator == "instance norm":  # eps: no rounding of a flat map is blown up
             return nn.InstanceNorm2d(c, eps=0.1, affine=True, track_running_stats=bias), c
+        if step.operator == "bare norm":
+            return nn.InstanceNorm2d(c, eps=0.1) if bias else nn.GroupNorm(step.groups(c), c, eps=0.1, affine=False), c
         if step.operator == "row norm":
             return nn.LayerNorm((SIDE, SIDE)[bias:], eps=0.1), c
         if step.operator == "norm":
@@ -140,8 +151,27 @@ class Drawn(nn.Module):
             holder = nn.Module()
             holder.scale = nn.Parameter(torch.randn(1, c, 1, 1) if bias else torch.randn(c, SIDE, SIDE))
             return holder, c
-        widths_of = {"concat": c + d, "pad": c + 2, "slice": step.part(c), "repeat": 2 * c}
+        if step.operator in ("positions", "frozen", "group scale", "order"):
+            return self._storing(step, c), c
+        halved = {"every second": (c + 1) // 2, "gated half": c // 2 if c % 2 == 0 else c}
+        widths_of = halved | {"concat": c + d, "pad": c + 2, "slice": step.part(c), "repeat": 2 * c}
         return nn.Identity(), widths_of.get(step.operator, c)
+
+    @staticmethod
+    def _storing(step: Step, c: int) -> nn.Module:
+        """A layer on positions, or a holder of numbers that the step uses itself."""
+        if step.operator == "positions":
+            return nn.Linear(SIDE, SIDE)
+        holder = nn.Module()
+        if step.operator == "order":
+            holder.register_buffer("order", torch.randperm(c))
+        elif step.operator == "group scale":
+            groups = step.groups(c)
+            holder.scale = nn.Parameter(torch.randn(*((groups, 1) if step.width % 2 else (1, c // groups)), 1, 1))
+        else:
+            for name in ("weight", "bias", "var"):
+                holder.register_buffer(name, torch.rand(c) + 0.5)
+        return holder
 
     def forward(self, x: Tensor) -> Tensor:
         values = [x]
@@ -199,6 +229,23 @@ class Drawn(nn.Module):
         if step.operator == "grid gate":
             grid = x.view(n, step.groups(c), -1, h, w)
             return (grid * grid.mean((3, 4), keepdim=True).softmax(1)).reshape(n, c, h, w)
+        if step.operator == "group scale":
+            return (x.view(n, step.groups(c), -1, h, w) * layer.scale).view(n, c, h, w)
+        if step.operator == "frozen":
+            scale = (layer.weight * (layer.var + 0.1).rsqrt())[:, None, None]
+            return x * scale + (layer.bias[:, None, None] - 0.3 * scale)
+        if step.operator == "every second":
+            return x[:, ::2]
+        if step.operator == "order":
+            return x[:, layer.order]
+        if step.operator == "roll":
+            return x.roll(step.width, 1)
+        if step.operator == "gated half" and c % 2 == 0:
+            return F.glu(x, 1)
+        if step.operator == "written over":
+            x = x * 1
+            x[:, : step.part(c)] += 0.5
+            return x
         if step.operator == "stack":
             return torch.stack([x, layer(x)], 1).amax(1)
         if step.operator == "where":
