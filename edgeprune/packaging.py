@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edgeprune.report.document import Report
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
 from edgeprune.wheels import DEFAULT_PYTHON, Platform, download, platform_with
+from edgeprune.worker.runtimes import RUNTIMES
 
 SCHEMA = 1
 OUTPUTS = ("folder", *ARCHIVES, "context")
@@ -35,6 +36,7 @@ class PackageOrder:
         run: a finished run folder.
         target: the board; None for the one the run was made for.
         artifact: the file's name; None for the pruned one in the format that the target prefers.
+        runtime: to execute it in on the board; None for the file's format's own.
         python: version of the board's Python.
         output: of `OUTPUTS`.
         out: the folder or file to make; None for one in the run folder.
@@ -46,6 +48,7 @@ class PackageOrder:
     run: Path
     target: str | None = None
     artifact: str | None = None
+    runtime: str | None = None
     python: str = DEFAULT_PYTHON
     output: str = "folder"
     out: Path | None = None
@@ -113,7 +116,7 @@ def package(order: PackageOrder, listener: Listener | None = None) -> Packaged:
     order.check()
     journal = Journal(listener or Nobody())
     target = load_target(order.target or Report.load(order.run / "report.json").target.name)
-    choice = choose(order.run, target, order.artifact)
+    choice = choose(order.run, target, order.artifact, order.runtime)
     system = platform_with(target.arch, order.python)
     if order.output in ARCHIVES:
         return _image(order, choice, target, system, journal)
@@ -137,7 +140,11 @@ def _image(order: PackageOrder, choice: Choice, target: Target, system: Platform
         raise OutputError(
             "the output exists", where=str(out), fix="Name another with --out, or replace it with --overwrite."
         )
-    asked = settled(order.image, target, order.python, out)
+    asked = order.image
+    if asked.smoke and RUNTIMES[choice.runtime].accelerator:
+        journal.warn(f"the image is not tested here: {choice.runtime} needs the board's own hardware")
+        asked = replace(asked, smoke=False)
+    asked = settled(asked, target, order.python, out)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         wheels = _wheels(packages(choice), system, target, order, Path(scratch), journal)
         image = make_image(asked, choice, target, wheels, out, journal)

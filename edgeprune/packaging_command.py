@@ -20,6 +20,9 @@ def package(
     artifact: Annotated[
         str | None, typer.Option(help="Which file of the run. (default: pruned, in the board's preferred format)")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="To execute it in there, e.g. tensorrt. (default: the format's own)")
+    ] = None,
     python: Annotated[
         str, typer.Option(help="Version of the board's Python: see `python3 --version` there.")
     ] = DEFAULT_PYTHON,
@@ -56,6 +59,7 @@ def package(
             run=run,
             target=target,
             artifact=artifact,
+            runtime=runtime,
             python=python,
             output=output,
             out=out,

@@ -94,6 +94,25 @@ def test_a_run_without_its_images_is_told(run):
         choose(run, RPI4)
 
 
+def test_a_runtime_that_comes_with_the_board_brings_no_package(run, wheels, tmp_path):
+    made = package(PackageOrder(run, "jetson-orin-nano", runtime="tensorrt", out=tmp_path / "bundle", wheels=wheels))
+    assert made.packages == ("numpy==1.0", "pillow==1.0", "pip==1.0")
+    facts = json.loads((made.place / "bundle.json").read_text())
+    assert facts["runtime"] == "tensorrt"
+    assert facts["tolerance"] > json.loads((package_of(run, wheels, tmp_path) / "bundle.json").read_text())["tolerance"]
+
+
+def package_of(run: Path, wheels: Path, folder: Path) -> Path:
+    return package(PackageOrder(run, "rpi4", out=folder / "plain", wheels=wheels)).place
+
+
+def test_a_runtime_that_does_not_read_the_file_is_told(pristine):
+    with pytest.raises(UsageError, match="litert reads no onnx files"):
+        choose(pristine, RPI4, runtime="litert")
+    with pytest.raises(UsageError, match="unknown runtime 'tensorflow'"):
+        choose(pristine, RPI4, runtime="tensorflow")
+
+
 def test_a_python_that_no_system_has_is_told(pristine, tmp_path):
     with pytest.raises(UsageError, match=r"3\.13 \(Debian 13, Raspberry Pi OS Trixie\)"):
         package(PackageOrder(pristine, python="3.8", out=tmp_path / "bundle"))

@@ -205,6 +205,12 @@ def test_an_image_is_built_tested_written_and_told_of_in_the_run_folder(order, l
         package(order)
 
 
+def test_what_needs_the_boards_own_hardware_is_not_tested_here(order, log):
+    done = package(replace(order, runtime="tensorrt"))
+    assert told(log) == ["version", "image", "build", "save"]
+    assert done.image["smoke"] is None
+
+
 def test_it_is_sent_to_its_registry_under_the_name_given_and_need_not_be_tested(order, log):
     asked = replace(order.image, push="registry.example/net:1", smoke=False)
     done = package(replace(order, image=asked))

@@ -23,6 +23,7 @@ from edgeprune.registry import shipped
 from edgeprune.target import Target
 from edgeprune.wheels import PACKAGES, Platform
 from edgeprune.worker import onboard
+from edgeprune.worker.runtimes import RUNTIMES
 
 MARK = onboard.FACTS
 """The document that makes a folder a bundle."""
@@ -33,8 +34,8 @@ _MAIN = "edgeprune.worker.onboard:main"
 
 
 def packages(choice: Choice) -> tuple[str, ...]:
-    """What the file needs on the board: its runtime, and what reads photos."""
-    return (*PACKAGES[choice.artifact.runtime], "pillow")
+    """What the file needs on the board: its runtime unless that comes with the board, NumPy, and what reads photos."""
+    return (*PACKAGES.get(RUNTIMES[choice.runtime].part_of, ("numpy",)), "pillow")
 
 
 def epoch_of(choice: Choice) -> int:
@@ -118,10 +119,10 @@ def _facts(choice: Choice, target: Target) -> dict[str, Any]:
         "target": {"name": target.name, "title": target.title, "threads": list(target.threads)},
         "model": choice.model,
         "artifact": {name: getattr(artifact, name) for name in kept},
-        "runtime": artifact.runtime,
+        "runtime": choice.runtime,
         "input": choice.input.to_json(),
         "inputs": _INPUTS,
         "expected": _EXPECTED,
-        "tolerance": tolerance(artifact.precision),
+        "tolerance": tolerance(artifact.precision, accelerator=RUNTIMES[choice.runtime].accelerator),
         "job": job_for((), choice.run),
     }

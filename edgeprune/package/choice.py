@@ -15,6 +15,7 @@ from edgeprune.files import sha256_of
 from edgeprune.registry import unknown
 from edgeprune.report.document import Report
 from edgeprune.target import Target
+from edgeprune.worker.runtimes import RUNTIMES
 
 _IMAGES = 4
 """How many of the run's images travel along: enough for calls not to see the same one all the time."""
@@ -31,6 +32,7 @@ class Choice:
         images: real ones, normalised, float32 [k, C, H, W].
         created: when the run was made, ISO 8601.
         model: the model's name.
+        runtime: that executes the file on the board, a name of `edgeprune.worker.runtimes.RUNTIMES`.
     """
 
     run: Path
@@ -39,6 +41,7 @@ class Choice:
     images: np.ndarray
     created: str
     model: str
+    runtime: str
 
     @property
     def path(self) -> Path:
@@ -46,16 +49,17 @@ class Choice:
         return self.run / self.artifact.path
 
 
-def choose(run: Path, target: Target, name: str | None = None) -> Choice:
+def choose(run: Path, target: Target, name: str | None = None, runtime: str | None = None) -> Choice:
     """The file of a run to package, with what belongs to it.
 
     Args:
         run: a finished run folder.
         target: the board.
         name: of the file; None for the pruned one in the format that the target prefers.
+        runtime: to execute it in; None for its format's own.
 
     Raises:
-        UsageError: the run has no such file, or the file and its manifest disagree.
+        UsageError: the run has no such file, the file and its manifest disagree, or the runtime does not read it.
         ParityError: the file was not found to compute what the model computes.
         DataError: the run's images are missing or torn.
         EdgepruneError: it is no run.
@@ -72,8 +76,13 @@ def choose(run: Path, target: Target, name: str | None = None) -> Choice:
         )
     if not artifact.parity or not artifact.parity.passed:
         raise ParityError("this file did not pass parity; it is not packaged", where=str(path), fix="Choose another.")
+    runtime = runtime or artifact.runtime
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    if RUNTIMES[runtime].format != artifact.format:
+        raise UsageError(f"{runtime} reads no {artifact.format} files", where=str(path), fix="Name another --artifact.")
     images = _images(run / INPUTS_NAME, artifact)
-    return Choice(run, artifact, report.model.input, images, report.run.created, report.model.name)
+    return Choice(run, artifact, report.model.input, images, report.run.created, report.model.name, runtime)
 
 
 def _named(artifacts: tuple[Artifact, ...], name: str, run: Path) -> Artifact:
