@@ -186,7 +186,8 @@ def told(error: BaseException) -> str:
 
 def with_edgeprune(network: Network) -> Row:
     model = network.model()
-    layers, images = layers_of(model.module, noise(model)), noise(model, count=3)
+    # Of a copy: some networks keep what they calculate, with its gradients, and cannot be copied any more.
+    layers, images = layers_of(copy.deepcopy(model.module), noise(model)), noise(model, count=3)
     watch = Watch()
     with watch.stage("trace"):
         program = capture(model.module, network.shape)
@@ -365,7 +366,8 @@ def _counts(what: str, names: list[str], found: dict[tuple[str, str], Row]) -> s
     lines = [f"| {len(names)} {what} | {' | '.join(outcomes)} |", "|---" * (len(outcomes) + 1) + "|"]
     for side in SIDES:
         count = Counter(found[name, side]["outcome"] for name in names if (name, side) in found)
-        lines.append(f"| {side} | {' | '.join(str(count[outcome] or '') for outcome in outcomes)} |")
+        if count:
+            lines.append(f"| {side} | {' | '.join(str(count[outcome] or '') for outcome in outcomes)} |")
     return "\n".join(lines)
 
 
