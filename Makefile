@@ -17,7 +17,7 @@ test-all: $(STAMP)  ## every test that can run here
 
 arm: $(STAMP)  ## as root on Debian: bundles and images on an emulated arm64 board; what it mounts and registers is undone
 	@binfmt=/proc/sys/fs/binfmt_misc; mounted=$$(mountpoint -q $$binfmt && echo yes); had=$$(test -e $$binfmt/qemu-aarch64 && echo yes); \
-	apt-get install --quiet --yes --no-install-recommends mmdebstrap qemu-user-static binfmt-support buildah openssh-server; \
+	apt-get install --quiet --yes --no-install-recommends mmdebstrap qemu-user-static binfmt-support buildah podman runc openssh-server; \
 	mountpoint -q $$binfmt || mount -t binfmt_misc binfmt_misc $$binfmt; test -e $$binfmt/qemu-aarch64 || update-binfmts --enable qemu-aarch64; \
 	$(BIN)/python -m pytest -m arm -q; code=$$?; \
 	[ "$$had" ] || update-binfmts --disable qemu-aarch64; [ "$$mounted" ] || umount $$binfmt; exit $$code
