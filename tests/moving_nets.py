@@ -340,6 +340,32 @@ class Matrix(Moving):
         return x.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
+class MatrixTurned(Moving):
+    """Stored matrices on the left of a product, and turned around on its right and in `addmm`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.offset = nn.Parameter(torch.randn(10, 8)), nn.Parameter(torch.randn(12))
+        self.turned, self.second = nn.Parameter(torch.randn(12, 10)), nn.Parameter(torch.randn(8, 12))
+
+    def moved(self, x: Tensor) -> Tensor:
+        n, h, w = x.size(0), x.size(2), x.size(3)
+        x = F.relu(torch.matmul(self.before, x.flatten(2))).transpose(1, 2).flatten(0, 1)
+        x = F.relu(torch.addmm(self.offset, x, self.turned.t())) @ self.second.transpose(0, 1)
+        return x.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+class OneChannel(Moving):
+    """One channel is read by itself: it stays, and the others may go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Conv2d(1, 8, 3, padding=1)
+
+    def moved(self, x: Tensor) -> Tensor:
+        return x * self.mask(x[:, 5].unsqueeze(1)).sigmoid() + x.select(1, 2).unsqueeze(1)
+
+
 class ByGroup(Moving):
     """One number for each of many groups, whole groups of which go, and one for each place in a few groups."""
 
@@ -452,6 +478,8 @@ MOVING: dict[type[Moving], Facts] = {
     OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),
+    MatrixTurned: Facts({"stem": 8, "before": 10, "turned": 12, "second": 8, "last": 6}),
+    OneChannel: Facts({"stem": 8, "last": 6}, as_graph=True),
     ByGroup: Facts({"stem": 8, "mid": 8, "wide": 8, "last": 6}, as_graph=True),
     Chosen: Facts({"stem": 8, "last": 6}),
     Beside: Facts({"stem": 8, "last": 6}),

@@ -98,10 +98,13 @@ def linear(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def matrix_product(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """A linear layer where the right side is a stored matrix; else channels pass that it does not sum over."""
+    """A linear layer where one side is a stored matrix; else channels pass that it does not sum over."""
     left, right = node.args[0], node.args[1]
-    if tracer.stored(right) is not None and len(tracer.shape(right)) == 2 and tracer.stored(left) is None:
-        return _mixed(tracer, node, left, right, None, output_axis=1)
+    (first, first_turned), (second, second_turned) = (tracer.matrix(side) for side in (left, right))
+    if second is not None and first is None:
+        return _mixed(tracer, node, left, second, None, output_axis=1 - second_turned)
+    if first is not None and second is None and len(tracer.shape(right)) > 1:
+        return _mixed(tracer, node, right, first, None, output_axis=int(first_turned), axis=-2)
     ndim = len(tracer.shape(left))
     if (
         ndim < 2
@@ -120,27 +123,30 @@ def matrix_product(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 def bias_and_product(tracer: Tracer, node: fx.Node) -> Labels | None:
     """`addmm`: a linear layer whose stored matrix lies [in, out]."""
-    if tracer.stored(node.args[2]) is None or len(tracer.shape(node.args[0])) != 1:
+    weight, turned = tracer.matrix(node.args[2])
+    if weight is None or len(tracer.shape(node.args[0])) != 1:
         return tracer.refuse(node, "multiplied as matrices")
-    return _mixed(tracer, node, node.args[1], node.args[2], node.args[0], output_axis=1)
+    return _mixed(tracer, node, node.args[1], weight, node.args[0], output_axis=1 - turned)
 
 
-def _mixed(tracer: Tracer, node: fx.Node, source: Any, weight: Any, bias: Any, output_axis: int) -> Labels | None:
-    """A layer that mixes the last axis of what it reads by a stored matrix."""
+def _mixed(
+    tracer: Tracer, node: fx.Node, source: Any, weight: Any, bias: Any, output_axis: int, axis: int = -1
+) -> Labels | None:
+    """A layer that mixes one axis of what it reads, the last one or the one before it, by a stored matrix."""
     stored, shape = tracer.stored(weight), tracer.shape(node)
-    last = len(tracer.shape(source)) - 1
-    if stored is not None and varying(tracer.labels(source)) and not tracer.carries(source, last):
+    mixed = len(tracer.shape(source)) + axis
+    if stored is not None and varying(tracer.labels(source)) and not tracer.carries(source, mixed):
         return _positions(tracer, node, source, weight)
-    incoming = tracer.channels(source, last)
+    incoming = tracer.channels(source, mixed)
     if stored is None or incoming is None:
         return None
     tracer.slot(weight, 1 - output_axis, incoming)
     outgoing = tracer.filters(stored, tracer.shape(weight)[output_axis])
     tracer.slot(weight, output_axis, outgoing)
     tracer.slot(bias, 0, outgoing)
-    positions = math.prod(shape[:-1]) // tracer.program.batch
+    positions = math.prod(shape) // shape[axis] // tracer.program.batch
     tracer.layers.append(LayerRow(node, source, weight, bias, positions, outgoing, incoming, output_axis, groups=1))
-    return along(outgoing, len(shape) - 1, len(shape))
+    return along(outgoing, len(shape) + axis, len(shape))
 
 
 def _positions(tracer: Tracer, node: fx.Node, source: Any, weight: Any) -> Labels:

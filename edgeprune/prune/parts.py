@@ -186,8 +186,15 @@ def scattering(tracer: Tracer, node: fx.Node) -> Labels | None:
 
 
 def selection(tracer: Tracer, node: fx.Node) -> Labels | None:
-    """Takes one index of an axis that carries no channels, or of a grid."""
-    axis = tracer.axis(node)
+    """Takes one index of an axis; one channel that is taken by itself stays."""
+    source, axis = node.args[0], tracer.axis(node)
+    if tracer.carries(source, axis) and not tracer.is_grid(source):
+        index = node.args[2]
+        assert isinstance(index, int)
+        chosen = np.broadcast_to(tracer.labels(source).reshape(-1), tracer.shape(source)[axis])[index]
+        if chosen != FIXED:
+            tracer.parts.append(np.array([chosen]))
+        return fixed(len(tracer.shape(node)))
     labels = _pinned(tracer, node, axis)
     return None if labels is None else labels.squeeze(axis)
 

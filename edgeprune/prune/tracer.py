@@ -13,15 +13,12 @@ from torch import fx
 from edgeprune.channels import FIXED, Labels, varying
 from edgeprune.program import Program, layer_of, operator_of
 from edgeprune.prune.labels import Ties, along, fixed, on_axis
+from edgeprune.prune.views import matrix, origin
 
 
 def layer_name(weight: str) -> str:
     """The layer that holds a weight: its module's path, or the weight's own name where a module holds several."""
     return weight.removesuffix(".weight")
-
-
-VIEWS = frozenset({"view", "reshape", "unsqueeze", "squeeze", "_unsafe_view", "alias", "detach"})
-"""Operators that give the same elements in the same order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +123,12 @@ class Tracer:
         return self.program.stored.get(node.name) if isinstance(node, fx.Node) else None
 
     def origin(self, node: fx.Node) -> fx.Node:
-        """The stored tensor that a node is a view of with axes of length 1 more or less; else the node itself."""
-        source = node
-        while source.op == "call_function" and operator_of(source) in VIEWS:
-            source = source.all_input_nodes[0]
-        same = [length for length in self.shape(source) if length > 1] == [n for n in self.shape(node) if n > 1]
-        return source if same and self.stored(source) is not None else node
+        """See `edgeprune.prune.views.origin`."""
+        return origin(self.program, node)
+
+    def matrix(self, operand: Any) -> tuple[fx.Node | None, bool]:
+        """See `edgeprune.prune.views.matrix`."""
+        return matrix(self.program, operand)
 
     def labels(self, node: Any) -> Labels:
         """Labels of a node's value; a stored tensor, constant or image has none."""
@@ -208,9 +205,9 @@ class Tracer:
 
     def read_whole(self, node: fx.Node) -> None:
         """Every axis of a stored tensor that this node reads, and that no rule has noted, is read whole."""
-        if self.origin(node) is node:  # a view of a stored tensor is read where the view is
+        if self.origin(node) is node and self.matrix(node)[0] is None:  # else it is read where the view is
             for operand in node.all_input_nodes:
-                self.read_all(self.origin(operand))
+                self.read_all(self.matrix(operand)[0] or self.origin(operand))
             self.noted.clear()
 
     def read_all(self, operand: fx.Node) -> None:
