@@ -175,10 +175,15 @@ def _places(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def may_take_any_size(program: Program) -> bool:
     """Whether it is worth while to capture the same model for images of any size.
 
-    Not where positions are padded: the amounts may be calculated from the size at every layer ("same" padding, as
-    TensorFlow counts it), and the expressions that torch.export then carries along take minutes to compare.
+    Not where positions are padded with a constant: the amounts may be calculated from the size at every layer ("same"
+    padding, as TensorFlow counts it), and the expressions that torch.export then carries along take minutes to compare.
     """
-    pads: list[Any] = [node.args[1] for node in program.nodes if operator_of(node) in ("pad", "constant_pad_nd")]
+    pads: list[Any] = [
+        node.args[1]
+        for node in program.nodes
+        if operator_of(node) == "constant_pad_nd"
+        or (operator_of(node) == "pad" and (*node.args, "constant", "constant")[2] == "constant")
+    ]
     return not any(amount != 0 for amounts in pads for amount in amounts[:4])
 
 
