@@ -56,6 +56,7 @@ def main() -> NoReturn:
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(kind) is not signal.SIG_IGN:  # nohup and `&` ask for that
             signal.signal(kind, interruption)
+    Talk.interrupted = staticmethod(interruption.happened)
     sys.exit(_run())
 
 
@@ -63,7 +64,11 @@ class _Interruption:
     """A signal becomes KeyboardInterrupt; those that follow while the run cleans up are ignored."""
 
     def __init__(self) -> None:
-        self._last = -_CLEAN_UP_SECONDS
+        self._last = -_CLEAN_UP_SECONDS  # clocks may begin at 0
+
+    def happened(self) -> bool:
+        """Whether there was a signal."""
+        return self._last > 0
 
     def __call__(self, *_: object) -> None:
         now = time.monotonic()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +24,14 @@ _NAMES_SHOWN = 3
 
 
 class Talk:
-    """A `edgeprune.journal.Listener` on stderr: a bar for each running stage, a line for each finished one."""
+    """A `edgeprune.journal.Listener` on stderr: a bar for each running stage, a line for each finished one.
+
+    Attributes:
+        interrupted: whether the user has asked for the end. A library may swallow the exception that says so; then the
+            run ends where the stage ends.
+    """
+
+    interrupted: ClassVar[Callable[[], bool]] = staticmethod(lambda: False)
 
     def __init__(self) -> None:
         self._console = Console(file=_own_stderr(), stderr=True, highlight=False)
@@ -41,6 +48,8 @@ class Talk:
                 yield lambda done, total: bars.update(task, completed=done, total=total)
             finally:
                 bars.remove_task(task)
+        if self.interrupted() and current_thread() is main_thread():
+            raise KeyboardInterrupt
         seconds = perf_counter() - start
         if seconds >= 1:
             self._console.print(f"  {name:<14} {seconds:6.1f} s", style="dim")

@@ -101,7 +101,7 @@ def test_onnx_and_tflite_run_and_their_times_are_called_emulated(board, installe
     found = bench(board.device, files, run)
     assert [one.runtime for one in found] == ["onnxruntime", "litert"]
     for one in found:
-        assert len(one.blocks) == 2
+        assert {block.round for block in one.blocks} >= {0, 1}  # a round that something befell is repeated
         assert one.device["machine"] == "aarch64"
         assert one.device["cpu"] == "Cortex-A72"
         assert one.device["model"] == "Raspberry Pi 4 Model B Rev 1.5"

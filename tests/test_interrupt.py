@@ -184,3 +184,12 @@ def test_ctrl_c_keeps_the_run_that_was_to_be_replaced(place: Path, tiny: Tiny) -
     )
     assert ran.code == 130, ran.err
     assert fingerprint(place) == before
+
+
+def test_an_interruption_that_a_library_swallows_ends_the_run_where_its_stage_ends(monkeypatch) -> None:
+    happened = False
+    monkeypatch.setattr(Talk, "interrupted", staticmethod(lambda: happened))
+    with Talk().stage("before"):
+        pass
+    with pytest.raises(KeyboardInterrupt), Talk().stage("export tflite"):
+        happened = True

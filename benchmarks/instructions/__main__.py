@@ -31,10 +31,9 @@ from arm_board import CACHE, RECIPES, root_folder
 
 from edgeprune.artifact import Artifact
 from edgeprune.bench.session import INPUTS_NAME
-from edgeprune.bench.setup import PACKAGES, download
-from edgeprune.bench.ssh import Board
 from edgeprune.bench.transport import pack_worker
-from edgeprune.benching import open_run
+from edgeprune.material import open_run
+from edgeprune.wheels import PACKAGES, download, platform_with
 
 HERE = Path(__file__).parent
 CPU = "cortex-a72"
@@ -68,12 +67,10 @@ def counted_root() -> Path:
 
 def _install(root: Path) -> None:
     (python,) = (root / "usr" / "lib").glob("python3.*")
-    minor = int(python.name.removeprefix("python3."))
-    here = "/usr/bin/python3"
-    board = Board("", here, here, "aarch64", libc=("glibc", "2.36"), version=(3, minor, 0), bits=64)
+    platform = platform_with("aarch64", python.name.removeprefix("python"))
     packages = list(dict.fromkeys(name for names in PACKAGES.values() for name in names))
     with tempfile.TemporaryDirectory() as folder:
-        for wheel in download(board, packages, Path(folder), "the emulated board"):
+        for wheel in download(platform, packages, Path(folder), "the emulated board"):
             shutil.unpack_archive(wheel, python / "dist-packages", "zip")
 
 
