@@ -1,6 +1,6 @@
 """Does the harness add anything to the times it reports? Its worker against a bare loop, and LiteRT's own tool.
 
-    python benchmarks/harness.py FILE.onnx|FILE.tflite ... [--threads 1,2] [--rounds 20]
+    python benchmarks/harness.py FILE.onnx|FILE.tflite ... [--threads 1,2] [--rounds 16]
 
 For each file and thread count, in turns (A B C, C B A, ...), each in a process of its own:
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--threads", default="1", help="e.g. 1,2")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=16)
     options = parser.parse_args()
     print("| file | threads | harness p50, ms | against | p50, ms | of the harness [95 %] |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock, current_thread, main_thread
 from time import perf_counter
@@ -31,7 +31,7 @@ class Talk:
             run ends where the stage ends.
     """
 
-    interrupted: ClassVar[Callable[[], bool]] = staticmethod(lambda: False)
+    interrupted: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: False)
 
     def __init__(self) -> None:
         self._console = Console(file=_own_stderr(), stderr=True, highlight=False)
