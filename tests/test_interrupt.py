@@ -84,7 +84,11 @@ class Signalled(Talk):
 
 
 def signalled(stage: str, numbers: tuple[int, ...], after: float) -> None:
-    cli.Talk = functools.partial(Signalled, stage, numbers, after)  # type: ignore[misc,assignment]
+    class Chosen(Signalled):
+        def __init__(self) -> None:
+            super().__init__(stage, numbers, after)
+
+    cli.Talk = Chosen  # type: ignore[misc]
 
 
 def interrupted(place: Path, tiny: Tiny, stage: str, *numbers: int, after: float = 0.0, formats: str = "onnx") -> Ran:
