@@ -136,6 +136,7 @@ def test_a_litert_without_the_library_says_which_version_has_it(monkeypatch):
     assert "2.3 or newer" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_profile_beside_the_times(tmp_path):
     for name, channels in (("a.onnx", 16), ("b.onnx", 8)):
         an_artifact(tmp_path, name, channels=channels)

@@ -197,6 +197,7 @@ def test_the_plan_of_a_dry_run_is_that_of_the_run(quick: tuple[Path, dict[str, A
 # Streams
 
 
+@pytest.mark.slow
 def test_talk_is_on_stderr_without_bars_or_colours_when_it_is_no_terminal(place: Path, tiny: Tiny) -> None:
     ran = run_forked(*tiny.compress("--recover", "none", *QUICK))
     assert ran.code == 0, ran.err
@@ -281,6 +282,7 @@ def test_calibration_images_are_never_scored(place: Path, tiny: Tiny, same: bool
     assert same or any("also calibration images" in line for line in report.run.warnings)
 
 
+@pytest.mark.slow
 def test_without_labels_the_agreement_with_the_uncut_model_is_told(place: Path, tiny: Tiny) -> None:
     np.savez(place / "images.npz", images=np.load(tiny.data)["images"])
     ran = run_forked(*tiny.compress("--data", "images.npz", "--out", "run", "--recover", "none", "--json", *QUICK))

@@ -91,6 +91,7 @@ def test_all_residual_widths_that_zeros_are_padded_to_are_one_space():
     assert space.producers == ("conv1", "layer1.conv2", "layer2.0.conv2", "layer2.1.conv2", "layer3.conv2")
 
 
+@pytest.mark.slow
 def test_a_graph_whose_code_pools_by_the_size_of_its_maps_is_exact_at_that_size_and_refuses_others():
     found = found_in(CifarResNet)
     keep = random_keep(found.channel_map, 0)

@@ -242,6 +242,7 @@ def photos(count: int) -> list[Image.Image]:
     return [Image.fromarray(chance.integers(0, 256, (12, 10), dtype=np.uint8)) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_a_users_model_with_a_folder_of_images(tiny: Tiny, tmp_path: Path) -> None:
     for number, image in enumerate(photos(40)):
         folder = tmp_path / "photos" / f"class{number % 4}"
