@@ -183,8 +183,18 @@ def may_take_any_size(program: Program) -> bool:
         for node in program.nodes
         if operator_of(node) == "constant_pad_nd"
         or (operator_of(node) == "pad" and (*node.args, "constant", "constant")[2] == "constant")
+        if not _is_of(node, "torch.nn.modules.padding")  # whose amounts are fixed
     ]
     return not any(amount != 0 for amounts in pads for amount in amounts[:4])
+
+
+def _is_of(node: fx.Node, package: str) -> bool:
+    """Whether the innermost module that a node belongs to is of a class of some package."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    if not stack:
+        return False
+    kind = stack[-1][1]
+    return (kind if isinstance(kind, str) else kind.__module__).startswith(package)
 
 
 def _example(shape: Shape, module: nn.Module) -> Tensor:
