@@ -177,7 +177,9 @@ class TestRealEngines:
         one = an_artifact(tmp_path, "base.onnx")
         images = np.ones((2, 3, 32, 32), np.float32)
         with open_device(device) as container:
-            (found,) = measure([one], tmp_path, images, (1,), transport=container, rounds=2, block_seconds=0.01)
+            (found,) = measure(
+                [one], tmp_path, images, (1,), transport=container, rounds=2, repeats=0, block_seconds=0.01
+            )
         assert len(found.blocks) == 2
         assert found.device["cores"] >= 1
         assert containers(device) == []

@@ -205,7 +205,9 @@ def test_every_raw_sample_is_kept_and_counted(demo: Run) -> None:
         assert row["samples"] == len(samples) > 0
         assert row["p50_ms"] == pytest.approx(float(np.median(samples)) / 1e6)
         assert row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
-        assert {block.round for block in one.blocks} == set(range(16))
+        rounds = {block.round for block in one.blocks}
+        assert rounds == set(range(len(rounds)))
+        assert 16 <= len(rounds) <= 24  # rounds that something befell are repeated, half as many at most
 
 
 def test_the_verdicts_agree_with_their_intervals(demo: Run) -> None:
