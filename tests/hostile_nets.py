@@ -171,7 +171,7 @@ READ_AS_NUMBERS: dict[str, Case] = {
 }
 IN_PLACE: dict[str, Case] = {
     "a part of the channels": Case(in_place),
-    "one channel": Case(overwriting, "taken apart along channels"),
+    "one channel": Case(overwriting, "operator select_scatter is not supported"),
     "rows": Case(rows_in_place),
     "halves exchanged": Case(filled_in),
     "a shift in time": Case(shifted_in_time),

@@ -305,7 +305,7 @@ def test_layers_that_mix_channels_leave_them_whole_and_say_so(layer, why):
         ),
         (lambda x: x * x.median(), "reduced over channels by operator median (", 8),
         (lambda x: x.unbind(1)[3].unsqueeze(1), "taken apart along channels by operator unbind (", 1),
-        (lambda x: x[:, 3].unsqueeze(1), "taken apart along channels by operator select (", 1),
+        (lambda x: x[:, 3].unsqueeze(1), "layers read only single filters of it", 1),
         (lambda x: x / (1 + x.norm(dim=1, keepdim=True)), "reduced over channels by operator linalg_vector_norm (", 8),
         (lambda x: x.std(1, keepdim=True), "reduced over channels by operator std (", 1),
         (lambda x: x * x.max(), "reduced over channels by operator max (", 8),

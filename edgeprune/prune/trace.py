@@ -119,6 +119,12 @@ def _layer(tracer: Tracer, row: LayerRow, outputs: Labels, inputs: Labels) -> La
     )
 
 
+def _unread(members: Members) -> str:
+    """Why nothing is gained by cutting a space that is no layer's input."""
+    single = any(len(part) == 1 for part in members.parts)
+    return "layers read only single filters of it" if single else "no layer reads it"
+
+
 def _space(
     program: Program,
     name: str,
@@ -137,7 +143,7 @@ def _space(
         size=last - first + 1,
         producers=members.producers,
         consumers=tuple(dict.fromkeys(layer.name for layer in consumers)),
-        protected=members.protected or ("" if consumers else "no layer reads it"),
+        protected=members.protected or ("" if consumers else _unread(members)),
         residual=not sums.isdisjoint(members.atoms.tolist()),
         linear=bool(consumers) and all(is_linear(program, layer.source) for layer in consumers),
         after=after,
