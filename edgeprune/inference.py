@@ -57,17 +57,20 @@ class Inference:
 
     def _fold(self, node: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:
         """Weight and bias of a convolution that also does what the normalisation after it did."""
-        gamma, beta, mean, variance = (self._stored(argument) for argument in norm.args[1:5])
+        _, beta, mean, _ = (self._stored(argument) for argument in norm.args[1:5])
         weight, bias = self._stored(node.args[1]), self._stored(node.args[2] if len(node.args) > 2 else None)
         assert weight is not None
         assert mean is not None
-        assert variance is not None
-        unit = (variance + float(norm.args[6])).rsqrt() * (1.0 if gamma is None else gamma)  # type: ignore[arg-type]
+        unit = norm_gain(self._program, self._state, norm)
         shift = ((0.0 if bias is None else bias) - mean) * unit + (0.0 if beta is None else beta)
         return weight * unit.reshape(-1, *[1] * (weight.ndim - 1)), shift
 
     def _stored(self, argument: object) -> Tensor | None:
-        return self._state[self._program.stored[argument.name]] if isinstance(argument, fx.Node) else None
+        return _stored(self._program, self._state, argument)
+
+
+def _stored(program: Program, state: Mapping[str, Tensor], argument: object) -> Tensor | None:
+    return state[program.stored[argument.name]].detach() if isinstance(argument, fx.Node) else None
 
 
 def norm_after(program: Program, node: fx.Node) -> fx.Node | None:
@@ -82,3 +85,17 @@ def norm_after(program: Program, node: fx.Node) -> fx.Node | None:
         return None
     tensors = [argument for argument in (*node.args[1:3], *reader.args[1:5]) if isinstance(argument, fx.Node)]
     return reader if all(argument.name in program.stored for argument in tensors) else None
+
+
+def norm_gain(program: Program, state: Mapping[str, Tensor], norm: fx.Node) -> Tensor:
+    """By what a batch normalisation multiplies each channel: scale / deviation, [channels].
+
+    Args:
+        program: that it belongs to.
+        state: name of each stored tensor -> the tensor.
+        norm: what `norm_after` found.
+    """
+    scale, variance = (_stored(program, state, argument) for argument in (norm.args[1], norm.args[4]))
+    assert variance is not None
+    gain: Tensor = (variance + float(norm.args[6])).rsqrt()  # type: ignore[arg-type]
+    return gain * (1.0 if scale is None else scale)

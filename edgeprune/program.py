@@ -118,9 +118,15 @@ class Program:
 
 def layer_of(node: fx.Node) -> str:
     """The module path a node comes from, "features.3.conv"; the node's own name where there is none."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path = stack[-1][0] if stack else ""
+    path, _ = module_of(node)
     return path if path and not path.startswith("_") else node.name
+
+
+def module_of(node: fx.Node) -> tuple[str, str]:
+    """(path, class with its package) of the innermost module a node comes from; both empty where it comes from none."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    return path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
 
 
 def operator_of(node: fx.Node) -> str:
@@ -183,18 +189,9 @@ def may_take_any_size(program: Program) -> bool:
         for node in program.nodes
         if operator_of(node) == "constant_pad_nd"
         or (operator_of(node) == "pad" and (*node.args, "constant", "constant")[2] == "constant")
-        if not _is_of(node, "torch.nn.modules.padding")  # whose amounts are fixed
+        if not module_of(node)[1].startswith("torch.nn.modules.padding.")  # whose amounts are fixed
     ]
     return not any(amount != 0 for amounts in pads for amount in amounts[:4])
-
-
-def _is_of(node: fx.Node, package: str) -> bool:
-    """Whether the innermost module that a node belongs to is of a class of some package."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    if not stack:
-        return False
-    kind = stack[-1][1]
-    return (kind if isinstance(kind, str) else kind.__module__).startswith(package)
 
 
 def _example(shape: Shape, module: nn.Module) -> Tensor:

@@ -30,7 +30,7 @@ def view_of(maps: Tensor, weight: Tensor | None = None, seed: int = 0, batch: in
             "filters": (weight,),
             "maps": lambda side: iter(maps.split(batch)),
             "seed": seed,
-            "readers": readers,
+            "read": lambda: readers,
             **more,
         }
     )
@@ -73,7 +73,7 @@ def reordered(view: FilterView, order: Tensor) -> FilterView:
     return replace(
         view,
         filters=tuple(layer[order] for layer in view.filters),
-        readers=tuple(layer[order] for layer in view.readers),
+        read=lambda: tuple(layer[order] for layer in view.readers),
         maps=lambda side: (batch[:, order] for batch in view.maps(side)),
     )
 
@@ -218,12 +218,12 @@ READ = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0], [0.0, 0.0]])
 )
 def test_fscl_by_hand(measure, expected):
     """1x1 filters 1, 2, 3, 4; the reader's weights for the third are 3 and 4, for the fourth none."""
-    view = view_of(generic(4), torch.tensor([[1.0], [2.0], [3.0], [4.0]]), readers=(READ,))
+    view = view_of(generic(4), torch.tensor([[1.0], [2.0], [3.0], [4.0]]), read=lambda: (READ,))
     assert scores("fscl", view, measure=measure).tolist() == pytest.approx(expected)
 
 
 def test_fscl_knows_what_a_normalisation_multiplies_by():
-    view = view_of(generic(4), torch.ones(4, 1), readers=(READ,), gains=(torch.tensor([2.0, 1.0, -1.0, 1.0]),))
+    view = view_of(generic(4), torch.ones(4, 1), read=lambda: (READ,), gains=(torch.tensor([2.0, 1.0, -1.0, 1.0]),))
     assert scores("fscl", view).tolist() == pytest.approx([2, 1, 5, 0])
 
 
@@ -246,7 +246,7 @@ def test_fscl_is_the_norm_of_the_kernels_taken_together(sizes):
     filters, reader = (
         torch.randn(4, count, *size, generator=random) for count, size in zip((3, 5), sizes, strict=True)
     )
-    assert scores("fscl", view_of(generic(4), filters, readers=(reader,))).tolist() == pytest.approx(
+    assert scores("fscl", view_of(generic(4), filters, read=lambda: (reader,))).tolist() == pytest.approx(
         composed(filters, reader)
     )
 
@@ -254,7 +254,7 @@ def test_fscl_is_the_norm_of_the_kernels_taken_together(sizes):
 def test_fscl_takes_a_depthwise_layer_between_together_with_the_filter():
     random = torch.Generator().manual_seed(0)
     first, depthwise, reader = (torch.randn(4, *size, generator=random) for size in ((3, 1, 1), (1, 3, 3), (5, 1, 1)))
-    view = view_of(generic(4), first, filters=(first, depthwise), readers=(reader,))
+    view = view_of(generic(4), first, filters=(first, depthwise), read=lambda: (reader,))
     assert scores("fscl", view).tolist() == pytest.approx(composed(first * depthwise, reader))
 
 

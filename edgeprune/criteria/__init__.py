@@ -54,9 +54,7 @@ class FilterView:
         maps: `maps(side)` yields, batch by batch, the feature maps of calibration images, float32 [images, n, height,
             width].
         seed: for criteria that draw.
-        readers: for each layer that mixes the n filters' outputs, the weights that it gives them, float32
-            [n, outputs, *kernel]; zeros where a layer reads only some. Where the maps are flattened before a linear
-            layer, [n, outputs, positions].
+        read: gives `readers`; called if those are asked for.
         gains: for each of `filters`, by what a normalisation multiplies its outputs, float32 [n]; ones where none does.
         residual: the layers' filters are added to each other.
         share: what share of the filters shall go, 0 to 1, so far as that is known.
@@ -67,7 +65,7 @@ class FilterView:
     filters: tuple[Tensor, ...]
     maps: Callable[[Side], Iterator[Tensor]]
     seed: int = 0
-    readers: tuple[Tensor, ...] = ()
+    read: Callable[[], tuple[Tensor, ...]] = tuple
     gains: tuple[Tensor, ...] = ()
     residual: bool = False
     share: float = 0.5
@@ -76,6 +74,23 @@ class FilterView:
     def weight(self) -> Tensor:
         """Each filter flattened, float32 [n, d]; where several layers share the space, their filters side by side."""
         return torch.cat([layer.flatten(1) for layer in self.filters], dim=1)
+
+    @cached_property
+    def readers(self) -> tuple[Tensor, ...]:
+        """For each layer that mixes the n filters' outputs, the weights that it gives them.
+
+        float32 [n, outputs, *kernel]; zeros where a layer reads only some. A linear layer's: [n, outputs * positions],
+        where the maps are flattened before it.
+        """
+        return self.read()
+
+    def first_maps(self, side: Side, images: int) -> Iterator[Tensor]:
+        """The feature maps of the first images, batch by batch, float32 [images, n, height, width]."""
+        left = images
+        for batch in self.maps(side):  # read to the end: it is a walk over the network that must arrive
+            if left > 0:
+                yield batch[:left]
+                left -= len(batch)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from edgeprune.criteria import FilterView, Outcome, about
+from edgeprune.criteria.norms import l2
 from edgeprune.criteria.pairs import euclidean, places
 
 Distance = Literal["structure", "structure+weights"]
@@ -58,7 +59,7 @@ def apssf(
     tree = linkage(squareform(matrix.numpy(), checks=False), link)
     mean = float(matrix.sum()) / (view.size * (view.size - 1))
     clusters = _cut(tree, threshold * mean) if threshold else clustered(tree, rate)
-    norms = view.weight.norm(dim=1).double()
+    norms = l2(view).double()
     stays = torch.zeros(view.size, dtype=torch.float64)
     for members in clusters:
         stays[_kept(members, matrix, norms, rate)] = 1.0

@@ -25,11 +25,9 @@ def hrank(view: FilterView, *, side: Side = "after", images: int = 64) -> Tensor
         images: how many calibration images to look at, at most.
     """
     ranks, sizes, count = torch.zeros(view.size, dtype=torch.float64), torch.zeros(view.size, dtype=torch.float64), 0
-    for batch in view.maps(side):
-        maps = batch[: max(0, images - count)]
-        if len(maps):
-            ranks += torch.linalg.matrix_rank(maps).double().sum(dim=0)
-            sizes += maps.double().abs().mean(dim=(2, 3)).sum(dim=0)
-            count += len(maps)
+    for maps in view.first_maps(side, images):
+        ranks += torch.linalg.matrix_rank(maps).double().sum(dim=0)
+        sizes += maps.double().abs().mean(dim=(2, 3)).sum(dim=0)
+        count += len(maps)
     largest = sizes.max().clamp_min(torch.finfo(torch.float64).tiny)
     return (ranks + 0.5 * sizes / largest) / max(1, count)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.criteria import FilterView, Outcome, about
+from edgeprune.criteria.norms import l1
 from edgeprune.criteria.pairs import places, removal_order
 
 _DECIMALS = 5
@@ -44,7 +45,7 @@ def nystrom(
         float64 [n], a permutation of 0 ... n-1; 0 goes first; and how many the pairing calls redundant.
     """
     similarity = _rounded(similarities(prototypes(view), chosen(view, columns, pick)))
-    norm = view.weight.abs().sum(dim=1).double()
+    norm = l1(view).double()
     survivors = removal_order(similarity, norm)
     redundant = paired(similarity)
     count = int(redundant.sum())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.criteria import FilterView, Side, about
+from edgeprune.criteria.norms import l1
 from edgeprune.criteria.pairs import Drop, removal_order
 
 PSNR_CAP_DB = 100.0
@@ -57,16 +58,8 @@ def qsfm(
     Returns:
         float64 [n], a permutation of 0 ... n-1; 0 goes first.
     """
-    similarity = mean_similarity(_first(view.maps(side), images), metric)
-    return removal_order(similarity, view.weight.abs().sum(dim=1).double(), drop)
-
-
-def _first(batches: Iterator[Tensor], images: int) -> Iterator[Tensor]:
-    left = images
-    for batch in batches:  # the source is read to its end: it is a walk over the network that must arrive
-        if left > 0:
-            yield batch[:left]
-        left -= len(batch)
+    similarity = mean_similarity(view.first_maps(side, images), metric)
+    return removal_order(similarity, l1(view).double(), drop)
 
 
 def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:

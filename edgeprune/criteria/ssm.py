@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeprune.criteria import FilterView, about
+from edgeprune.criteria.norms import l1
 from edgeprune.criteria.pairs import cosine, euclidean, removal_order
 
 
@@ -44,7 +45,7 @@ def ssm(
     """
     matrix = (euclidean if distance == "euclidean" else cosine)(view.weight)
     if ranking == "greedy":
-        return removal_order(-matrix, view.weight.abs().sum(dim=1).double())
+        return removal_order(-matrix, l1(view).double())
     return _by_area(matrix.numpy(), max(2, window))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space, varying
 from edgeprune.criteria import Criterion, FilterView, Side
 from edgeprune.errors import EdgepruneError
-from edgeprune.inference import norm_after
+from edgeprune.inference import norm_after, norm_gain
 from edgeprune.program import Program
 from edgeprune.progress import Tick, silent
 from edgeprune.prune.allocate import Scored
@@ -65,66 +66,41 @@ class Scorer:
         return Scored(criterion.name, dict(criterion.settings), scores, removed)
 
     def _view(self, space: Space, walk: Walk, seed: int, share: float) -> FilterView:
-        made = [
-            made for layer in self._map.layers if layer.name in space.producers for made in self._made(space, layer)
-        ]
-        read = [read for layer in self._map.layers for read in self._read(space, layer)]
+        makers = [layer for layer in self._map.layers if layer.name in space.producers]
         return FilterView(
             name=space.name,
             size=space.size,
-            filters=tuple(filters for filters, _ in made),
+            filters=tuple(
+                part for layer in makers for part in _spread(self._rows(layer, layer.output_axis), layer.outputs, space)
+            ),
             maps=lambda side: self._maps(space, walk, side),
             seed=seed,
-            readers=tuple(read),
-            gains=tuple(gains for _, gains in made),
+            read=lambda: tuple(part for layer in self._map.layers for part in self._read(space, layer)),
+            gains=tuple(part for layer in makers for part in _spread(self._gains(layer), layer.outputs, space)),
             residual=space.residual,
             share=share,
         )
 
-    def _made(self, space: Space, layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
-        """The space's filters in a layer that makes them, and by what a normalisation multiplies them.
-
-        More than once where the layer has several filters of one number.
-        """
+    def _rows(self, layer: Layer, axis: int) -> Tensor:
+        """A layer's weights, float32, with one row for each of its outputs or inputs, whichever lie on an axis."""
         rows = self._state[layer.weight].detach().float()
-        if layer.output_axis == 1:  # every group stores its filters side by side, below those of the last
-            rows = rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
-        gains = self._gains(layer, len(rows))
-        for channels, chosen in _turns(layer.outputs, space):
-            filters, gain = rows.new_zeros(space.size, *rows.shape[1:]), rows.new_zeros(space.size)
-            filters[channels], gain[channels] = rows[chosen], gains[chosen]
-            yield filters, gain
+        if axis == 0:
+            return rows
+        # Every group stores those of the second axis side by side; group comes after group.
+        return rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
 
-    def _gains(self, layer: Layer, count: int) -> Tensor:
-        """By what a batch normalisation after the layer multiplies each of its outputs: scale / deviation."""
-        node = self._program.nodes[self._program.position[layer.node]]
-        norm = norm_after(self._program, node)
-        if norm is None:
-            return torch.ones(count)
-        scale, _, _, variance = (
-            self._state[self._program.stored[argument.name]].detach().float() if isinstance(argument, fx.Node) else None
-            for argument in norm.args[1:5]
-        )
-        assert variance is not None
-        gains: Tensor = (variance + float(norm.args[6])).rsqrt()  # type: ignore[arg-type]
-        return gains * (1.0 if scale is None else scale)
+    def _gains(self, layer: Layer) -> Tensor:
+        """By what a batch normalisation after a layer multiplies each of its outputs; ones where none does."""
+        norm = norm_after(self._program, self._program.nodes[self._program.position[layer.node]])
+        return torch.ones(len(layer.outputs)) if norm is None else norm_gain(self._program, self._state, norm).float()
 
-    def _read(self, space: Space, layer: Layer) -> Iterator[Tensor]:
-        """The weights that a layer gives to the space's filters, float32 [n, outputs, *kernel]."""
-        if not ((layer.inputs >= space.first) & (layer.inputs < space.first + space.size)).any():
-            return
-        rows = self._state[layer.weight].detach().float()
-        if layer.output_axis == 0:  # the inputs of every group lie side by side, each group's below those of the last
-            rows = rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
-        parts = []
-        for channels, chosen in _turns(layer.inputs, space):
-            part = rows.new_zeros(space.size, *rows.shape[1:])
-            part[channels] = rows[chosen]
-            parts.append(part)
-        if rows.ndim == 2:  # a linear layer that reads several positions of each map
-            yield torch.cat(parts, dim=1)
-        else:
-            yield from parts
+    def _read(self, space: Space, layer: Layer) -> list[Tensor]:
+        """The weights that a layer gives to the filters, float32 [n, outputs, *kernel]; none where it reads none."""
+        if not _inside(layer.inputs, space).any():
+            return []
+        parts = _spread(self._rows(layer, layer.input_axis), layer.inputs, space)
+        # A linear layer may read several positions of each map.
+        return [torch.cat(parts, dim=1)] if parts[0].ndim == 2 else parts
 
     def _maps(self, space: Space, walk: Walk, side: Side) -> Iterator[Tensor]:
         """The space's feature maps, one batch after another, float32 [images, n, height, width]."""
@@ -142,13 +118,22 @@ class Scorer:
             yield maps.reshape(maps.shape[0], space.size, -1, maps.shape[-1] if value.ndim > 3 else 1).float()
 
 
-def _turns(labels: Labels, space: Space) -> Iterator[tuple[Tensor, Tensor]]:
-    """(filters of the space, where they stand): each filter's first place, then the second of those that have one."""
-    mine = (labels >= space.first) & (labels < space.first + space.size)
-    channels = np.where(mine, labels - space.first, FIXED)
-    for turn in range(int(np.bincount(channels[mine]).max()) if mine.any() else 0):
+def _inside(labels: Labels, space: Space) -> NDArray[np.bool_]:
+    """Which labels are channels of the space."""
+    inside: NDArray[np.bool_] = (labels >= space.first) & (labels < space.first + space.size)
+    return inside
+
+
+def _spread(rows: Tensor, labels: Labels, space: Space) -> list[Tensor]:
+    """Rows by filters, [n, ...], else zeros: each filter's first row, then the second of those that have one, ..."""
+    channels = np.where(_inside(labels, space), labels - space.first, FIXED)
+    parts = []
+    for turn in range(int(np.bincount(channels[channels != FIXED]).max(initial=0))):
         chosen = _occurrence(channels, turn)
-        yield torch.from_numpy(channels[chosen]), torch.from_numpy(chosen)
+        part = rows.new_zeros(space.size, *rows.shape[1:])
+        part[torch.from_numpy(channels[chosen])] = rows[torch.from_numpy(chosen)]
+        parts.append(part)
+    return parts
 
 
 def _occurrence(channels: Labels, turn: int) -> Labels:

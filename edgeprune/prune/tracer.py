@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from edgeprune.channels import FIXED, Labels, varying
-from edgeprune.program import Program, layer_of, operator_of
+from edgeprune.program import Program, layer_of, module_of, operator_of
 from edgeprune.prune.labels import Ties, along, fixed, on_axis
 from edgeprune.prune.views import matrix, origin
 
@@ -115,8 +115,7 @@ class Tracer:
 
     def module_kind(self, node: fx.Node) -> str:
         """Class name of the module a node comes from; empty where it comes from none."""
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        return str(getattr(stack[-1][1], "__name__", stack[-1][1])).rpartition(".")[2] if stack else ""
+        return module_of(node)[1].rpartition(".")[2]
 
     def stored(self, node: Any) -> str | None:
         """Name of the stored tensor a node stands for; None if it is computed or absent."""
