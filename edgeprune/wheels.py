@@ -14,6 +14,7 @@ from edgeprune.errors import DeviceError, UsageError
 
 PACKAGES = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
 """What a runtime needs, by the runtime's name; pip adds what these need."""
+
 SYSTEMS: Mapping[str, tuple[str, str]] = {
     "3.9": ("2.31", "Debian 11, Raspberry Pi OS Bullseye"),
     "3.10": ("2.35", "Ubuntu 22.04, JetPack 6"),
@@ -61,6 +62,11 @@ def platform_with(machine: str, python: str) -> Platform:
         raise UsageError(f"no system with Python {python!r} is known", where="--python", fix=f"There are: {known}.")
     major, minor = map(int, python.split("."))
     return Platform(machine, (major, minor), ("glibc", SYSTEMS[python][0]))
+
+
+def package_of(missing: str) -> str:
+    """What to install where a runtime is missing, or a package that it needs."""
+    return PACKAGES.get(missing, (missing,))[-1]
 
 
 def download(

@@ -15,13 +15,13 @@ from edgeprune.bench.device import how_to_install
 from edgeprune.bench.session import device_facts
 from edgeprune.bench.transport import Transport
 from edgeprune.bench.trust import HOT_START_C, Reason
+from edgeprune.wheels import package_of
 from edgeprune.worker.taint import BUSY_CORES
 
 State = Literal["ok", "warning", "missing"]
 
 _LEAST_FREE_BYTES = 500_000_000
 """What a virtual environment with both runtimes and a run's files need on a board."""
-_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 _MOST_PRESSURE = 1.0  # % of the time
 _PRESSED = "Processes wait for memory: stop other programs, or the times are those of the swap."
 _ASK = """
@@ -80,7 +80,7 @@ def examine(transport: Transport) -> tuple[Finding, ...]:
 def _software(told: Mapping[str, Any], transport: Transport) -> list[Finding]:
     found = [Finding("python", "ok", told["python"])]
     for runtime in RUNTIME_OF_FORMAT.values():
-        package = _PACKAGES[runtime]
+        package = package_of(runtime)
         tflite_here = transport.name == "local" and runtime == "litert"
         fix = "pip install 'edgeprune[tflite]'" if tflite_here else how_to_install(package, transport.name)
         version = told["packages"].get(package)

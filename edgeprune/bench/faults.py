@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgeprune.bench.device import ContainerDevice, SshDevice
 from edgeprune.errors import DeviceError
@@ -87,6 +88,40 @@ class ConnectionLostError(DeviceError):
         )
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """A complaint that is known.
+
+    Attributes:
+        sign: by which.
+        what: is wrong.
+        fix: what to do.
+        line: that it was found in.
+    """
+
+    sign: str
+    what: str
+    fix: str
+    line: str
+
+
+def recognised(
+    faults: Sequence[tuple[str, str, str]], lines: Sequence[str], seen: Callable[[str], str] = str
+) -> Recognised | None:
+    """The first fault of a table, (sign, what, fix) each, whose sign is in a line; None if none is.
+
+    Args:
+        faults: the table.
+        lines: what a program said.
+        seen: how a line is looked at, `str.lower` for signs in small letters.
+    """
+    for sign, what, fix in faults:
+        for line in lines:
+            if sign in seen(line):
+                return Recognised(sign, what, fix, line)
+    return None
+
+
 def fault(code: int, said: str, device: SshDevice) -> DeviceError:
     """The error for a call over ssh that failed.
 
@@ -98,11 +133,9 @@ def fault(code: int, said: str, device: SshDevice) -> DeviceError:
     known = f"'[{device.host}]:{device.port}'" if device.port else device.host
     user = f"{device.user}@" if device.user else ""
     ssh = (f"-p {device.port} " if device.port else "") + user + device.host
-    for sign, what, fix in _FAULTS:
-        line = next((line for line in said.splitlines() if sign in line), None)
-        if line is not None:
-            words = {"name": str(device), "ssh": ssh, "known": known, "said": line.removeprefix("busy: ")}
-            return DeviceError(what.format(**words), where=str(device), fix=fix.format(**words))
+    if found := recognised(_FAULTS, said.splitlines()):
+        words = {"name": str(device), "ssh": ssh, "known": known, "said": found.line.removeprefix("busy: ")}
+        return DeviceError(found.what.format(**words), where=str(device), fix=found.fix.format(**words))
     last = " | ".join(said.strip().splitlines()[-3:]) or f"exit code {code}"
     if code == _EXIT_OF_SSH:
         return DeviceError(f"cannot connect: {last}", where=str(device), fix=f"Does this work? ssh {ssh} true")
@@ -116,12 +149,11 @@ def engine_fault(said: str, device: ContainerDevice) -> DeviceError | None:
         said: what came on standard error.
         device: for the text.
     """
-    for sign, what, fix in _ENGINE_FAULTS:
-        line = next((line for line in said.splitlines() if sign in line), None)
-        if line is not None:
-            words = {"engine": device.engine, "image": device.image, "said": line}
-            return DeviceError(what.format(**words), where=str(device), fix=fix.format(**words))
-    return None
+    found = recognised(_ENGINE_FAULTS, said.splitlines())
+    if not found:
+        return None
+    words = {"engine": device.engine, "image": device.image, "said": found.line}
+    return DeviceError(found.what.format(**words), where=str(device), fix=found.fix.format(**words))
 
 
 def ended(code: int | None, words: Sequence[str], device: str) -> DeviceError:

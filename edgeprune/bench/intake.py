@@ -14,9 +14,8 @@ from edgeprune.bench.reference import parity
 from edgeprune.bench.roofline import refuse_forbidden
 from edgeprune.errors import DeviceError, MissingExtraError
 from edgeprune.measurement import Block, Measurement, MeasurementLog
+from edgeprune.wheels import package_of
 from edgeprune.worker.runtimes import RUNTIMES
-
-_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 
 
 def note(asked: Sequence[Entry], session: str, rounds: int) -> dict[str, Any]:
@@ -154,7 +153,7 @@ def failure(event: Mapping[str, Any], asked: Mapping[str, Entry], device: str) -
     if missing == "trtexec":
         fix = "It comes with TensorRT, on a Jetson with JetPack; it must be on PATH or in /usr/src/tensorrt/bin."
         return DeviceError(f"trtexec is not installed on {device}", fix=fix)
-    fix = how_to_install(_PACKAGES.get(missing, missing), device)
+    fix = how_to_install(package_of(missing), device)
     return DeviceError(f"{missing} is not installed on {device}", fix=fix)
 
 

@@ -17,7 +17,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.bench.entries import Entry, entries
 from edgeprune.bench.intake import failure
 from edgeprune.bench.roofline import forbidden
-from edgeprune.bench.session import events_of, job_for, save_inputs, worker_command
+from edgeprune.bench.session import carried, events_of, job_for
 from edgeprune.bench.transport import Transport
 from edgeprune.bench.work import LayerWork, layers_of, renamed
 from edgeprune.profile import OperatorTime, Profile
@@ -87,11 +87,8 @@ def profile(
     tick(0, _PASSES * len(asked))
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         scratch = Path(folder)
-        job = job_for(list(asked.values()), run) | {"inputs": transport.put(save_inputs(images[:1], scratch))}
-        job["profile_calls"] = calls
-        for entry in job["entries"]:
-            entry["path"] = transport.put(Path(entry["path"]))
-        with closing(events_of(transport, worker_command(job, scratch, transport))) as events:
+        job = job_for(list(asked.values()), run) | {"profile_calls": calls}
+        with closing(events_of(transport, carried(job, images[:1], scratch, transport))) as events:
             for event in events:
                 if event["event"] == "start":
                     device = event["device"]

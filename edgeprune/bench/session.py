@@ -32,7 +32,7 @@ ROUNDS = 16
 """Default number of rounds: even, so that each order has its mirror."""
 REPEATS = 1 / 2
 """Most rounds to add in place of tainted ones, as a share of those asked for. If more are tainted, too many are:
-half as many again make a third of all, beyond which a run is untrusted (`edgeprune.bench.trust.MOST_TAINTED`)."""
+half as many again make a third of all, beyond which a run is untrusted (`edgeprune.worker.taint.MOST_TAINTED`)."""
 BLOCK_SECONDS = 0.1
 """Default length of a block; with 16 rounds, a pair takes about 3 s beyond its warm-up."""
 SUSTAINED_BLOCK_SECONDS = 1.0
@@ -106,10 +106,7 @@ def measure(
         if sustained_s:
             job |= {"block_seconds": SUSTAINED_BLOCK_SECONDS}
             job["note"] |= {"sustained": True}
-        job["inputs"] = transport.put(save_inputs(images, scratch))
-        for entry in job["entries"]:
-            entry["path"] = transport.put(Path(entry["path"]))
-        argv = worker_command(job, scratch, transport)
+        argv = carried(job, images, scratch, transport)
         intake = Intake(asked, transport.name, log, session, references)
         tick(0, int(timed) or rounds * len(asked))
         with closing(events_of(transport, argv)) as events:
@@ -181,6 +178,13 @@ def save_inputs(images: np.ndarray, folder: Path) -> Path:
     except OSError as error:
         raise output_error(error, path) from error
     return path
+
+
+def carried(job: dict[str, Any], images: np.ndarray, scratch: Path, transport: Transport) -> list[str]:
+    """Bring a job with its files and images to the device, where the job then names them; what to run there."""
+    entries = [{**entry, "path": transport.put(Path(entry["path"]))} for entry in job["entries"]]
+    inputs = transport.put(save_inputs(images, scratch))
+    return worker_command({**job, "entries": entries, "inputs": inputs}, scratch, transport)
 
 
 def worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport) -> list[str]:

@@ -10,7 +10,6 @@ from enum import Enum
 from edgeprune.measurement import Block, Measurement
 from edgeprune.stats import MIN_ROUNDS, robust_spread
 from edgeprune.worker import taint
-from edgeprune.worker.taint import MOST_TAINTED
 
 NOISY_SPREAD = 0.10
 """Block medians that spread by more than this (1.4826 * MAD / median) are noisy.
@@ -76,7 +75,7 @@ class Doubt:
 def doubts(measurement: Measurement) -> tuple[Doubt, ...]:
     """What there is to say against a measurement: the fatal ones first, else in the order of the list."""
     stained = tainted(measurement)
-    too_many = len(set[int]().union(*stained.values())) > MOST_TAINTED * len(measurement.blocks)
+    too_many = taint.too_many(len(set[int]().union(*stained.values())), len(measurement.blocks))
     said = {**_whole(measurement), **_stains(measurement, stained)}
     found = [
         Doubt(kind, said[kind], kind.value.fatal or (kind in stained and too_many)) for kind in Reason if kind in said
@@ -92,7 +91,7 @@ def verdict(found: Sequence[Doubt]) -> str:
 def clean_blocks(measurement: Measurement) -> tuple[Block, ...]:
     """The blocks to compare: those nothing befell; all of them if so many are tainted that the run is untrusted."""
     stained = set[int]().union(*tainted(measurement).values())
-    if len(stained) > MOST_TAINTED * len(measurement.blocks):
+    if taint.too_many(len(stained), len(measurement.blocks)):
         return measurement.blocks
     return tuple(block for at, block in enumerate(measurement.blocks) if at not in stained)
 

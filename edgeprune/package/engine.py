@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprune.bench.faults import recognised
 from edgeprune.bench.process import end, start
 from edgeprune.errors import DeviceError, EdgepruneError, OutputError, UsageError
 
@@ -172,11 +173,9 @@ def fault(argv: Sequence[str], complaint: str) -> EdgepruneError:
         complaint: its standard error.
     """
     engine, lines = argv[0], [line.strip() for line in complaint.splitlines() if line.strip()]
-    for sign, what, fix in _FAULTS:
-        line = next((line for line in lines if sign in line.lower()), None)
-        if line is not None:
-            kind = OutputError if "no space" in sign else DeviceError
-            return kind(what.format(engine=engine), where=line[:300], fix=fix.format(engine=engine))
+    if found := recognised(_FAULTS, lines, str.lower):
+        kind = OutputError if "no space" in found.sign else DeviceError
+        return kind(found.what.format(engine=engine), where=found.line[:300], fix=found.fix.format(engine=engine))
     return DeviceError(f"{engine} {argv[1]} failed", where=" | ".join(lines[-_LAST_LINES:])[:500])
 
 
@@ -206,6 +205,12 @@ _FAULTS = (
 """What is in a line of standard error, in small letters; what it means; what to do."""
 
 
+def machine_of(platform: str) -> str:
+    """What uname says on an image's platform: "aarch64" of "linux/arm64/v8"."""
+    architecture = platform.split("/")[1]
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(architecture, architecture)
+
+
 def check_emulation(platform: str, machine: str, binfmt: Path = Path("/proc/sys/fs/binfmt_misc")) -> None:
     """Refuse to test an image that this kernel cannot run, before it is built.
 
@@ -217,7 +222,7 @@ def check_emulation(platform: str, machine: str, binfmt: Path = Path("/proc/sys/
     Raises:
         DeviceError: there is no emulator for the image's architecture, or containers cannot use it.
     """
-    wanted = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.split("/")[1], platform.split("/")[1])
+    wanted = machine_of(platform)
     if wanted == machine or sys.platform != "linux":  # elsewhere engines bring a kernel of their own
         return
     fix = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import DeviceError, EdgepruneError, ParityError
-from edgeprune.package.engine import SHORT_SECONDS, call, fault
+from edgeprune.package.engine import SHORT_SECONDS, call, fault, machine_of
 from edgeprune.worker.onboard import DIFFERS
 
 SECONDS = 300.0
@@ -81,8 +81,7 @@ def smoke(engine: str, reference: str, platform: str, scratch: Path) -> dict[str
         ParityError: the image computes something else than the host.
         DeviceError: it does not run.
     """
-    native = {"x86_64": "amd64", "aarch64": "arm64"}.get(this.machine(), this.machine())
-    emulated = native != platform.split("/")[1]
+    emulated = machine_of(platform) != this.machine()
     if engine == "buildah":
         with _mounted(reference) as root:
             said = _answer(chroot_words(root, _config(reference)), reference)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from edgeprune.worker.taint import MOST_TAINTED, tainted
+from edgeprune.worker.taint import tainted, too_many
 
 _TAIL = 0.025
 
@@ -28,7 +28,7 @@ def row(threads: int, blocks: Sequence[Mapping[str, Any]], at_start: Mapping[str
     """
     found = tainted([block["sensors"] for block in blocks], at_start)
     stained = set().union(*found.values())
-    trusted = len(stained) <= MOST_TAINTED * len(blocks)
+    trusted = not too_many(len(stained), len(blocks))
     clean = [block["samples_ns"] for at, block in enumerate(blocks) if not trusted or at not in stained]
     samples = [sample / 1e6 for block in clean for sample in block]
     percent = quantiles(samples, n=100, method="inclusive")

@@ -46,6 +46,11 @@ def tainted(
     return {reason: found[reason] for reason in wanted if found[reason]}
 
 
+def too_many(spoiled: int, blocks: int) -> bool:
+    """Whether so many of the blocks are tainted that the run is untrusted; then none is left out."""
+    return spoiled > MOST_TAINTED * blocks
+
+
 def wanted(
     done: int,
     seen: Mapping[str, Sequence[Mapping[str, Any]]],
