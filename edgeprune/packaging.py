@@ -15,7 +15,7 @@ from edgeprune.package.bundle import MARK, WHEELS, packages, write_bundle
 from edgeprune.package.choice import Choice, choose
 from edgeprune.package.engine import ARCHIVES
 from edgeprune.package.image import ImageOrder, make_image, settled, write_context
-from edgeprune.package.inventory import components
+from edgeprune.package.inventory import Component, components
 from edgeprune.report.document import Report
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
@@ -115,23 +115,24 @@ def package(order: PackageOrder, listener: Listener | None = None) -> Packaged:
     """
     order.check()
     journal = Journal(listener or Nobody())
-    target = load_target(order.target or Report.load(order.run / "report.json").target.name)
-    choice = choose(order.run, target, order.artifact, order.runtime)
+    report = Report.load(order.run / "report.json")
+    target = load_target(order.target or report.target.name)
+    choice = choose(order.run, report, target, order.artifact, order.runtime)
     system = platform_with(target.arch, order.python)
     if order.output in ARCHIVES:
         return _image(order, choice, target, system, journal)
     check_free(order.place(), order.overwrite, MARK if order.output == "folder" else f"app/{MARK}")
     with staged(order.place()) as work:
         if order.output == "folder":
-            wheels = _wheels([*packages(choice), "pip"], system, target, order, work / WHEELS, journal)
+            packed = _packed([*packages(choice), "pip"], system, target, order, work / WHEELS, journal)
             with journal.stage("bundle"):
-                write_bundle(choice, target, system, wheels, work)
-            return _packaged(order, choice, target, wheels, _size(work))
+                write_bundle(choice, target, system, packed, work)
+            return _packaged(order, choice, target, packed, _size(work))
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-            wheels = _wheels(packages(choice), system, target, order, Path(scratch), journal)
+            packed = _packed(packages(choice), system, target, order, Path(scratch), journal)
             with journal.stage("context"):
-                write_context(choice, target, wheels, work)
-            return _packaged(order, choice, target, wheels, _size(work))
+                write_context(choice, target, packed, work)
+            return _packaged(order, choice, target, packed, _size(work))
 
 
 def _image(order: PackageOrder, choice: Choice, target: Target, system: Platform, journal: Journal) -> Packaged:
@@ -146,30 +147,30 @@ def _image(order: PackageOrder, choice: Choice, target: Target, system: Platform
         asked = replace(asked, smoke=False)
     asked = settled(asked, target, order.python, out)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
-        wheels = _wheels(packages(choice), system, target, order, Path(scratch), journal)
-        image = make_image(asked, choice, target, wheels, out, journal)
-        made = _packaged(order, choice, target, wheels, out.stat().st_size, image)
+        packed = _packed(packages(choice), system, target, order, Path(scratch), journal)
+        image = make_image(asked, choice, target, packed, out, journal)
+        made = _packaged(order, choice, target, packed, out.stat().st_size, image)
     write_json(order.run / "package.json", made.to_json())
     return made
 
 
-def _wheels(
+def _packed(
     names: Sequence[str], system: Platform, target: Target, order: PackageOrder, folder: Path, journal: Journal
-) -> list[Path]:
+) -> tuple[Component, ...]:
     folder.mkdir(exist_ok=True)
     with journal.stage(f"wheels for {system}"):
-        return download(system, names, folder, target.name, order.wheels)
+        return components(download(system, names, folder, target.name, order.wheels))
 
 
 def _packaged(
     order: PackageOrder,
     choice: Choice,
     target: Target,
-    wheels: Sequence[Path],
+    packed: Sequence[Component],
     size: int,
     image: Mapping[str, Any] | None = None,
 ) -> Packaged:
-    inside = tuple(f"{one.name}=={one.version}" for one in components(wheels))
+    inside = tuple(f"{one.name}=={one.version}" for one in packed)
     return Packaged(order.place(), choice.artifact.path, target.name, inside, size, image)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from arm_board import ArmBoard
 from program_runs import Tiny, tiny_project
 
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", "../shared/data"))
@@ -32,3 +34,16 @@ def _fixed_seeds() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A user's project: a network in a file, weights, and forty labelled images."""
     return tiny_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArmBoard]:
+    """An arm64 board that listens, with an `ssh` on PATH that knows it."""
+    board = ArmBoard(tmp_path_factory.mktemp("arm") / "board")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{board.folder}/bin:{os.environ['PATH']}")
+        try:
+            board.start()
+            yield board
+        finally:
+            board.stop()

@@ -7,7 +7,6 @@ come by pip, from an index or from its cache.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,16 +31,6 @@ from edgeprune.report.document import Report
 from edgeprune.target import load_target
 
 pytestmark = [pytest.mark.arm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory) -> Iterator[ArmBoard]:
-    board = ArmBoard(tmp_path_factory.mktemp("arm") / "board")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{board.folder}/bin:{os.environ['PATH']}")
-        board.start()
-        yield board
-        board.stop()
 
 
 @pytest.fixture(scope="module")

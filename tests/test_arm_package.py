@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,6 @@ from edgeprune.packaging import PackageOrder, package
 
 pytestmark = [pytest.mark.arm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 _INSTALL_SECONDS = 400
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory) -> Iterator[ArmBoard]:
-    board = ArmBoard(tmp_path_factory.mktemp("arm") / "board")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{board.folder}/bin:{os.environ['PATH']}")
-        board.start()
-        yield board
-        board.stop()
 
 
 @pytest.fixture(scope="module")

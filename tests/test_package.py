@@ -14,7 +14,7 @@ from package_runs import PLAIN, a_run, plain_wheels, report_of, write_wheel
 from program_runs import run_here
 
 from edgeprune.errors import DataError, DeviceError, OutputError, ParityError, UsageError
-from edgeprune.package.choice import choose
+from edgeprune.package.choice import Choice, choose
 from edgeprune.package.inventory import components, licences
 from edgeprune.packaging import Packaged, PackageOrder, package
 from edgeprune.target import load_target
@@ -44,6 +44,10 @@ def run(pristine, tmp_path) -> Path:
     return shutil.copytree(pristine, tmp_path / "run")
 
 
+def chosen(run: Path, *words, **settings) -> Choice:
+    return choose(run, report_of(run), *words, **settings)
+
+
 def tree(folder: Path) -> dict[str, tuple]:
     """All that there is of a folder: names, bytes, modes, times."""
     return {
@@ -57,41 +61,41 @@ def tree(folder: Path) -> dict[str, tuple]:
 
 
 def test_the_file_is_the_pruned_one_in_the_format_that_the_board_prefers(pristine):
-    assert choose(pristine, RPI4).artifact.path == "pruned-fp32.onnx"
-    assert choose(pristine, RPI4, "baseline-fp32.onnx").artifact.role == "baseline"
+    assert chosen(pristine, RPI4).artifact.path == "pruned-fp32.onnx"
+    assert chosen(pristine, RPI4, "baseline-fp32.onnx").artifact.role == "baseline"
 
 
 def test_a_file_that_the_run_does_not_have_is_told_with_the_nearest(pristine):
     with pytest.raises(UsageError, match=r"Did you mean 'pruned-fp32\.onnx'"):
-        choose(pristine, RPI4, "pruned-int8.onnx")
+        chosen(pristine, RPI4, "pruned-int8.onnx")
     with pytest.raises(UsageError, match="no pruned file that rpi4 runs"):
-        choose(pristine, replace(RPI4, formats=("tflite",)))
+        chosen(pristine, replace(RPI4, formats=("tflite",)))
 
 
 def test_a_file_that_is_not_the_one_of_its_manifest_is_refused(run):
     with (run / "pruned-fp32.onnx").open("ab") as file:
         file.write(b"more")
     with pytest.raises(UsageError, match="is of another one"):
-        choose(run, RPI4)
+        chosen(run, RPI4)
 
 
 def test_a_manifest_that_is_not_the_one_of_the_report_is_refused(run):
     shutil.copy(run / "baseline-fp32.onnx.json", run / "pruned-fp32.onnx.json")
     with pytest.raises(UsageError, match="is of another one"):
-        choose(run, RPI4)
+        chosen(run, RPI4)
 
 
 def test_a_file_without_parity_is_not_packaged(run):
     report = report_of(run)
     replace(report, artifacts=tuple(replace(one, parity=None) for one in report.artifacts)).save(run)
     with pytest.raises(ParityError, match="did not pass parity"):
-        choose(run, RPI4)
+        chosen(run, RPI4)
 
 
 def test_a_run_without_its_images_is_told(run):
     (run / "inputs.npy").unlink()
     with pytest.raises(DataError, match="not the images of a run"):
-        choose(run, RPI4)
+        chosen(run, RPI4)
 
 
 def test_a_runtime_that_comes_with_the_board_brings_no_package(run, wheels, tmp_path):
@@ -108,9 +112,9 @@ def package_of(run: Path, wheels: Path, folder: Path) -> Path:
 
 def test_a_runtime_that_does_not_read_the_file_is_told(pristine):
     with pytest.raises(UsageError, match="litert reads no onnx files"):
-        choose(pristine, RPI4, runtime="litert")
+        chosen(pristine, RPI4, runtime="litert")
     with pytest.raises(UsageError, match="unknown runtime 'tensorflow'"):
-        choose(pristine, RPI4, runtime="tensorflow")
+        chosen(pristine, RPI4, runtime="tensorflow")
 
 
 def test_a_python_that_no_system_has_is_told(pristine, tmp_path):
@@ -177,7 +181,7 @@ def test_the_bill_of_materials_names_the_model_the_worker_and_every_package(pack
 def test_a_licence_is_what_the_wheel_says(tmp_path, pristine, fields, said):
     (found,) = components([write_wheel(tmp_path, "thing", licence=fields)])
     assert found.licence == said
-    assert f"thing               1.0               {said}" in licences([found], choose(pristine, RPI4))
+    assert f"thing               1.0               {said}" in licences([found], chosen(pristine, RPI4))
 
 
 def test_a_package_without_a_wheel_is_named_and_nothing_is_left(pristine, wheels, tmp_path):

@@ -18,7 +18,7 @@ from edgeprune.bench.transport import pack_worker
 from edgeprune.errors import MissingExtraError, UsageError
 from edgeprune.files import sha256_of, write_json, write_text
 from edgeprune.package.choice import Choice
-from edgeprune.package.inventory import bill_of_materials, components, licences, requirements
+from edgeprune.package.inventory import Component, bill_of_materials, licences, requirements
 from edgeprune.registry import shipped
 from edgeprune.target import Target
 from edgeprune.wheels import PACKAGES, Platform
@@ -52,41 +52,39 @@ def epoch_of(choice: Choice) -> int:
     return int(text)
 
 
-def write_files(choice: Choice, target: Target, wheels: Sequence[Path], folder: Path) -> None:
+def write_files(choice: Choice, target: Target, packed: Sequence[Component], folder: Path) -> None:
     """Write what runs on the board, the Python packages left out: model, worker, input and expected output, papers.
 
     Raises:
         MissingExtraError: the file's runtime is not installed here, so that there is nothing to compare with.
         OutputError: the disk is full, or the folder cannot be written.
     """
-    found = components(wheels)
     pack_worker(folder / WORKER, _MAIN)
     (folder / choice.artifact.path).write_bytes(choice.path.read_bytes())
     choice.artifact.save_manifest(folder)
     np.save(folder / _INPUTS, choice.images)
     np.save(folder / _EXPECTED, _expected(choice))
     write_json(folder / MARK, _facts(choice, target))
-    write_json(folder / BILL, bill_of_materials(found, choice, epoch_of(choice)))
-    write_text(folder / LICENCES, licences(found, choice))
+    write_json(folder / BILL, bill_of_materials(packed, choice, epoch_of(choice)))
+    write_text(folder / LICENCES, licences(packed, choice))
     write_text(folder / "LICENSE", shipped("LICENSE").read_text(encoding="utf-8"))
 
 
-def write_bundle(choice: Choice, target: Target, platform: Platform, wheels: Sequence[Path], folder: Path) -> None:
+def write_bundle(choice: Choice, target: Target, platform: Platform, packed: Sequence[Component], folder: Path) -> None:
     """Make a folder that holds the wheels a bundle; see `write_files`.
 
     Args:
         choice: what is packaged.
         target: for which board.
         platform: that the wheels are for.
-        wheels: in `folder/wheels`, pip's own among them.
+        packed: what lies in `folder/wheels`, pip itself among it.
         folder: to complete; all its files get the same time and mode.
     """
-    write_files(choice, target, wheels, folder)
+    write_files(choice, target, packed, folder)
     script = resources.files("edgeprune.package").joinpath("run.sh").read_text(encoding="utf-8")
     python = ".".join(map(str, platform.python))
     write_text(folder / "run.sh", script.replace("@PYTHON@", python).replace("@MACHINE@", platform.machine))
-    installed = [one for one in components(wheels) if one.name != "pip"]
-    write_text(folder / "requirements.txt", requirements(installed))
+    write_text(folder / "requirements.txt", requirements([one for one in packed if one.name != "pip"]))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / SUMS, "".join(sums))

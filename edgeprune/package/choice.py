@@ -49,11 +49,12 @@ class Choice:
         return self.run / self.artifact.path
 
 
-def choose(run: Path, target: Target, name: str | None = None, runtime: str | None = None) -> Choice:
+def choose(run: Path, report: Report, target: Target, name: str | None = None, runtime: str | None = None) -> Choice:
     """The file of a run to package, with what belongs to it.
 
     Args:
         run: a finished run folder.
+        report: its report.
         target: the board.
         name: of the file; None for the pruned one in the format that the target prefers.
         runtime: to execute it in; None for its format's own.
@@ -62,9 +63,8 @@ def choose(run: Path, target: Target, name: str | None = None, runtime: str | No
         UsageError: the run has no such file, the file and its manifest disagree, or the runtime does not read it.
         ParityError: the file was not found to compute what the model computes.
         DataError: the run's images are missing or torn.
-        EdgepruneError: it is no run.
+        EdgepruneError: the file's manifest is missing or torn.
     """
-    report = Report.load(run / "report.json")
     artifact = _named(report.artifacts, name, run) if name else _preferred(report.artifacts, target, run)
     manifest = Artifact.load_manifest(run / f"{artifact.path}.json")
     path = run / artifact.path

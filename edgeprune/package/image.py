@@ -22,6 +22,7 @@ from edgeprune.journal import Journal
 from edgeprune.package import engine as engines
 from edgeprune.package.bundle import epoch_of, settle, write_files
 from edgeprune.package.choice import Choice
+from edgeprune.package.inventory import Component
 from edgeprune.package.smoke import smoke
 from edgeprune.registry import shipped
 from edgeprune.target import Target
@@ -55,21 +56,21 @@ class ImageOrder:
     smoke: bool = True
 
 
-def write_context(choice: Choice, target: Target, wheels: Sequence[Path], folder: Path) -> None:
+def write_context(choice: Choice, target: Target, packed: Sequence[Component], folder: Path) -> None:
     """Write the folder an image is built from: `docker/`'s files, `site`, `app`.
 
     Args:
         choice: what is packaged.
         target: for which board.
-        wheels: to unpack.
+        packed: to unpack.
         folder: an empty one.
     """
     for name in ("Dockerfile", ".dockerignore", "docker-bake.hcl", "compose.yaml"):
         shutil.copyfile(shipped("docker") / name, folder / name)
     for name in ("site", "app"):
         (folder / name).mkdir()
-    unpack(wheels, folder / "site")
-    write_files(choice, target, wheels, folder / "app")
+    unpack([one.wheel for one in packed], folder / "site")
+    write_files(choice, target, packed, folder / "app")
     settle(folder, epoch_of(choice))
 
 
@@ -94,7 +95,7 @@ def labels_of(choice: Choice, target: Target, parent: str) -> dict[str, str]:
 
 
 def make_image(
-    order: ImageOrder, choice: Choice, target: Target, wheels: Sequence[Path], out: Path, journal: Journal
+    order: ImageOrder, choice: Choice, target: Target, packed: Sequence[Component], out: Path, journal: Journal
 ) -> dict[str, Any]:
     """Build an image, test it, write it into a file.
 
@@ -102,7 +103,7 @@ def make_image(
         order: what is asked for, as `settled` gives it.
         choice: what is packaged.
         target: for which board.
-        wheels: for its Python.
+        packed: for its Python.
         out: the file.
         journal: told of each step.
 
@@ -119,7 +120,7 @@ def make_image(
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         context, id_file = Path(scratch) / "context", Path(scratch) / "id"
         context.mkdir()
-        write_context(choice, target, wheels, context)
+        write_context(choice, target, packed, context)
         build = engines.Build(
             context=context,
             kind=order.kind,

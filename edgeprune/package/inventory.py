@@ -28,8 +28,8 @@ class Component:
         licence: an SPDX expression, or what else its makers call it; "not stated" if they do not say.
         spdx: whether `licence` is an SPDX expression.
         texts: where in the wheel the licence's text is.
-        wheel: the file's name.
-        sha256: of the file.
+        wheel: the file.
+        sha256: of it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Component:
     licence: str
     spdx: bool
     texts: tuple[str, ...]
-    wheel: str
+    wheel: Path
     sha256: str
 
 
@@ -117,7 +117,7 @@ def _component(wheel: Path) -> Component:
     spdx = fields.get("License-Expression")
     texts = tuple(sorted(name for name in inside if _is_licence(name)))
     licence = spdx or ", ".join(classes or plain) or _NOT_STATED
-    return Component(found["Name"], found["Version"], licence, bool(spdx), texts, wheel.name, sha256_of(wheel))
+    return Component(found["Name"], found["Version"], licence, bool(spdx), texts, wheel, sha256_of(wheel))
 
 
 def _is_licence(name: str) -> bool:
