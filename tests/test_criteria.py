@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgeprune.criteria import CRITERIA, FilterView, configure
-from edgeprune.criteria.apssf import structural
+from edgeprune.criteria.apssf import grown, lowest, structural
 from edgeprune.criteria.nystrom import approximate, chosen, prototypes
 from edgeprune.errors import UsageError
 
@@ -174,6 +177,37 @@ def test_apssf_with_a_threshold_has_a_number_of_its_own():
     """The mean distance is 20.5 / 6: below a fifth of it lie 5 and 5.5 alone, of which one stays."""
     assert configure("apssf", {"threshold": "0.2"})(on_a_line(share=0.9)).removed == 1
     assert configure("apssf", {"threshold": "0.1"})(on_a_line(share=0.9)).removed == 0
+
+
+def test_apssf_finds_one_threshold_for_all_layers_by_hand():
+    """Of 8 filters 2 shall go. On the line two pairs lie 0.5 and 1 apart, of a mean of 20.5 / 6; four axes all by 1."""
+    line, axes = on_a_line(share=0.25), view_of(generic(4), torch.eye(4), share=0.25)
+    criterion = configure("apssf")
+    settled = criterion.settled([line, axes])
+    assert settled.settings["threshold"] == pytest.approx(6 / 20.5)
+    assert [settled(view).removed for view in (line, axes)] == [2, 0]
+    assert [criterion(view).removed for view in (line, axes)] == [1, 1]  # each at a threshold of its own
+    by_layer = configure("apssf", {"over": "layer"})
+    assert by_layer.settled([line, axes]) == by_layer
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=4), st.integers(0, 1000), st.sampled_from([0.1, 0.4, 0.5, 0.8]))
+def test_apssf_s_threshold_is_the_lowest_that_reaches_the_rate(sizes, seed, rate):
+    random = torch.Generator().manual_seed(seed)
+    views = [view_of(generic(n), torch.randint(0, 4, (n, 1, 3), generator=random).float(), share=rate) for n in sizes]
+    trees = [grown(view, "structure", "average") for view in views]
+
+    def stay(threshold: float) -> int:
+        clusters = [members for tree in trees for members in tree.clusters(threshold)]
+        return sum(max(1, math.floor((1 - rate) * len(members) + 1e-9)) for members in clusters)
+
+    goal = round((1 - rate) * sum(sizes))
+    heights = sorted({0.0, *(height for tree in trees for height in tree.steps[:, 2])})
+    reached = [height for height in heights if stay(height) <= goal]
+    assert lowest(trees, rate) == pytest.approx(reached[0] if reached else heights[-1])
+    settled = configure("apssf").settled(views)
+    assert sum(view.size - settled(view).removed for view in views) == stay(lowest(trees, rate))
 
 
 def test_apssf_tells_filters_apart_that_add_up_alike_in_one_dimension_only():

@@ -179,6 +179,16 @@ def test_a_criterion_that_does_not_return_one_finite_score_a_filter_is_refused(s
         scorer_of(found_in(Flat)).score(Criterion("broken", lambda view: scores, {}), ["body.0"])
 
 
+def test_a_criterion_that_looks_at_all_spaces_first_settles_what_it_runs_with():
+    found = found_in(Dense)
+    names = [s.name for s in found.channel_map.spaces if s.name not in left_whole(found.channel_map, "all")]
+    scored = scorer_of(found).score(configure("apssf", {"rate": "0.4"}), names)
+    total = sum(len(scores) for scores in scored.scores.values())
+    assert scored.settings["threshold"] > 0
+    assert sum(scored.removed.values()) >= round(0.4 * total)
+    assert len({removed / len(scored.scores[name]) for name, removed in scored.removed.items()}) > 1
+
+
 def test_progress_is_told_from_none_to_all():
     ticks = []
     scorer_of(found_in(Flat)).score(

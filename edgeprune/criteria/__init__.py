@@ -8,8 +8,8 @@ removal returns it as monotone scores. Scores of one space are compared with eac
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -23,6 +23,7 @@ Side = Literal["after", "before"]
 """Feature maps after the activation (what the next layer sees, but before pooling) or before it."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Settle = Callable[..., Mapping[str, Any]]
 
 CRITERIA = Registry(
     "criterion",
@@ -114,18 +115,22 @@ class About:
         paper: authors, year, and where to find it; empty for none.
         cost: what the work of one space grows with, n being its filters.
         needs_data: it looks at feature maps of calibration images.
+        settle: `settle(views of all spaces, **settings)` gives the settings that follow from all spaces together.
     """
 
     paper: str = ""
     cost: str = ""
     needs_data: bool = False
+    settle: Settle | None = None
 
 
-def about(paper: str = "", *, cost: str = "", needs_data: bool = False) -> Callable[[Function], Function]:
-    """Say of a criterion what `edgeprune criteria` lists; see `About`."""
+def about(
+    paper: str = "", *, cost: str = "", needs_data: bool = False, settle: Settle | None = None
+) -> Callable[[Function], Function]:
+    """Say of a criterion what `edgeprune criteria` lists, and how it settles; see `About`."""
 
     def mark(function: Function) -> Function:
-        function.about = About(paper, cost, needs_data)  # type: ignore[attr-defined]
+        function.about = About(paper, cost, needs_data, settle)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -143,6 +148,11 @@ class Criterion:
         """The scores of one space, float [n], higher = keep; how many filters it would remove, 0 if it does not say."""
         found = self.function(view, **self.settings)
         return found if isinstance(found, Outcome) else Outcome(found, 0)
+
+    def settled(self, views: Iterable[FilterView]) -> Criterion:
+        """This criterion after it has seen all spaces that it will be asked about; most have nothing to settle."""
+        settle = self.about.settle
+        return self if settle is None else replace(self, settings={**self.settings, **settle(views, **self.settings)})
 
     @property
     def about(self) -> About:

@@ -5,14 +5,17 @@ Computational Intelligence Systems, 2024, doi 10.1007/s44196-024-00518-4.
 
 From the abstract: the distance of filters takes in every dimension of the filter tensor, not the flattened filter;
 filters are clustered at a distance threshold that follows from the compression rate; a number is deleted from each
-cluster. **Our reconstruction**, because the paper's text was not available to us: the distance, the linkage of the
-clusters, bisection for the threshold (the paper uses an augmented Lagrangian), and which of a cluster stay.
+cluster. **Our reconstruction**, because the paper's text was not available to us: the distance, its unit, the linkage
+of the clusters, one threshold for all layers and the search for it (the paper uses an augmented Lagrangian), and which
+of a cluster stay.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,9 +30,45 @@ from edgeprune.criteria.pairs import euclidean, places
 
 Distance = Literal["structure", "structure+weights"]
 Linkage = Literal["average", "complete", "single"]
+Over = Literal["network", "layer"]
+"""Where the compression rate holds: over all layers together, at one threshold, or over each by itself."""
+
+_LEAST = float(np.finfo(np.float64).tiny)
 
 
-@about("Geng, Niu 2024, doi 10.1007/s44196-024-00518-4", cost="n^2 (inputs + taps)")
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """How the n > 1 filters of a layer come together, step by step.
+
+    Attributes:
+        matrix: their distances, in units of the mean distance of the layer, float64 [n, n].
+        steps: what `scipy.cluster.hierarchy.linkage` makes of them, float64 [n - 1, 4].
+    """
+
+    matrix: Tensor
+    steps: NDArray[np.float64]
+
+    def clusters(self, threshold: float) -> list[NDArray[np.int64]]:
+        """The clusters whose filters are joined up to a distance, each as the numbers of its filters."""
+        numbers = fcluster(self.steps, threshold, "distance")
+        return [np.flatnonzero(numbers == number) for number in range(1, numbers.max() + 1)]
+
+
+def _settle(
+    views: Iterable[FilterView], *, distance: Distance, link: Linkage, rate: float, threshold: float, over: Over
+) -> dict[str, Any]:
+    """The one threshold of the network at which the rate is reached."""
+    if threshold or over == "layer":
+        return {}
+    trees, asked = [], rate
+    for view in views:
+        asked = rate or view.share
+        if view.size > 1:
+            trees.append(grown(view, distance, link))
+    return {"threshold": lowest(trees, asked)} if trees else {}
+
+
+@about("Geng, Niu 2024, doi 10.1007/s44196-024-00518-4", cost="n^2 (inputs + taps)", settle=_settle)
 def apssf(
     view: FilterView,
     *,
@@ -37,16 +76,22 @@ def apssf(
     link: Linkage = "average",
     rate: float = 0.0,
     threshold: float = 0.0,
+    over: Over = "network",  # noqa: ARG001 - what _settle looks at
 ) -> Outcome:
     """Score filters by whether they stay when clusters of like structure are thinned out, then by their size.
+
+    With `--ratio auto` each layer gives up what its clusters give up, so that the numbers of the layers are an outcome
+    and `rate` is what goes of all filters together; any other budget takes the order of the filters alone.
 
     Args:
         view: the filters.
         distance: see `structural`; "structure+weights" adds the distance of the flattened filters.
         link: how far two clusters are apart, by the distances of their filters.
-        rate: the share of each cluster to delete; 0: the asked share of the filters.
-        threshold: filters nearer than this are of one cluster, as a share of the mean distance in the layer; how many
-            go is then an outcome. 0: the threshold at which the asked share of the filters goes.
+        rate: the compression rate: the share of the filters that goes, and of each cluster; 0: the asked share.
+        threshold: filters nearer than this are of one cluster, as a share of the mean distance in their layer (our
+            choice: what makes layers comparable). 0: the lowest at which the rate is reached.
+        over: the rate is reached over all layers together, at one threshold, so that a layer of many like filters gives
+            up more; or in each layer, at one of its own.
 
     Returns:
         float64 [n], a permutation of 0 ... n-1; 0 goes first. Those that the clusters give up come before the others;
@@ -55,16 +100,20 @@ def apssf(
     if view.size == 1:
         return Outcome(torch.zeros(1, dtype=torch.float64), 0)
     rate = rate or view.share
-    matrix = structural(view, distance == "structure+weights")
-    tree = linkage(squareform(matrix.numpy(), checks=False), link)
-    mean = float(matrix.sum()) / (view.size * (view.size - 1))
-    clusters = _cut(tree, threshold * mean) if threshold else clustered(tree, rate)
+    tree = grown(view, distance, link)
     norms = l2(view).double()
     stays = torch.zeros(view.size, dtype=torch.float64)
-    for members in clusters:
-        stays[_kept(members, matrix, norms, rate)] = 1.0
-    keys = stays + norms / (norms.max() * 2).clamp_min(torch.finfo(torch.float64).tiny)
+    for members in tree.clusters(threshold or lowest([tree], rate)):
+        stays[_kept(members, tree.matrix, norms, rate)] = 1.0
+    keys = stays + norms / (norms.max() * 2).clamp_min(_LEAST)
     return Outcome(places(keys), view.size - int(stays.sum()))
+
+
+def grown(view: FilterView, distance: Distance, link: Linkage) -> Tree:
+    """The clusters of a layer at every threshold."""
+    matrix = structural(view, distance == "structure+weights")
+    matrix = matrix / (matrix.sum() / (view.size * (view.size - 1))).clamp_min(_LEAST)
+    return Tree(matrix, linkage(squareform(matrix.numpy(), checks=False), link))
 
 
 def structural(view: FilterView, weights: bool = False) -> Tensor:
@@ -89,29 +138,38 @@ def structural(view: FilterView, weights: bool = False) -> Tensor:
     return square.sqrt()
 
 
-def clustered(tree: NDArray[np.float64], rate: float) -> list[NDArray[np.int64]]:
-    """The clusters at the threshold at which thinning them out leaves a share `1 - rate` of all filters.
+def lowest(trees: Sequence[Tree], rate: float) -> float:
+    """The lowest threshold at which thinning out the clusters leaves no more than a share `1 - rate` of all filters.
 
-    At the lowest threshold each filter is a cluster of its own and stays; as it rises, more go. The one from which on
-    no more than the asked number stay is taken; the largest if none does.
+    At threshold 0 each filter is a cluster of its own and stays (equal ones are of one cluster). Where two clusters
+    come together, what stays of all changes by what stays of both less what stayed of each: every threshold that makes
+    a difference is looked at, in one pass. Above 0, since 0 asks for this search.
 
     Args:
-        tree: what `scipy.cluster.hierarchy.linkage` made of n > 1 filters.
+        trees: of all layers that the rate is to hold for, at least one.
         rate: the share of filters to delete, 0 to 1.
     """
-    heights = tree[:, 2]
-    low, high = 0, len(heights) - 1
-    while low < high:
-        middle = (low + high) // 2
-        left = sum(_stay(len(members), rate) for members in _cut(tree, heights[middle]))
-        low, high = (low, middle) if left <= round((1 - rate) * (len(heights) + 1)) else (middle + 1, high)
-    return _cut(tree, heights[low])
+    heights = np.concatenate([tree.steps[:, 2] for tree in trees])
+    changes = np.concatenate([_changes(tree.steps, rate) for tree in trees])
+    count = len(heights) + len(trees)
+    goal = round((1 - rate) * count)
+    if count <= goal:
+        return _LEAST
+    order = np.argsort(heights, kind="stable")
+    stay = count + np.cumsum(changes[order])
+    heights = heights[order]
+    whole = np.append(heights[1:] > heights[:-1], True)  # what comes together at one distance does so at once
+    reached = whole & (stay <= goal)
+    return max(float(heights[np.argmax(reached)] if reached.any() else heights[-1]), _LEAST)
 
 
-def _cut(tree: NDArray[np.float64], height: float) -> list[NDArray[np.int64]]:
-    """The clusters whose filters are joined up to a distance, each as the numbers of its filters."""
-    numbers = fcluster(tree, height, "distance")
-    return [np.flatnonzero(numbers == number) for number in range(1, numbers.max() + 1)]
+def _changes(steps: NDArray[np.float64], rate: float) -> NDArray[np.int64]:
+    """By how much each step of a tree changes the number of filters that stay."""
+    sizes = np.concatenate([np.ones(len(steps) + 1, dtype=np.int64), steps[:, 3].astype(np.int64)])
+    stay = np.array([_stay(int(size), rate) for size in sizes])
+    joined = steps[:, :2].astype(np.int64)
+    changes: NDArray[np.int64] = stay[len(steps) + 1 :] - stay[joined].sum(axis=1)
+    return changes
 
 
 def _stay(size: int, rate: float) -> int:

@@ -56,6 +56,7 @@ class Scorer:
             (self._map.space(name) for name in names), key=lambda space: self._program.position.get(space.after, 0)
         )
         walk = Walk(self._program, self._module, _first(self._batches, criterion.settings.get("images")))
+        criterion = criterion.settled(self._view(space, walk, seed, share) for space in spaces)
         scores: dict[str, Tensor] = {}
         removed: dict[str, int] = {}
         for done, space in enumerate(spaces):
