@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all arm zoo check train-demo wheel clean
+.PHONY: demo test test-all arm zoo papers check train-demo wheel clean
 
 demo: $(STAMP)  ## prune, recover, export, verify, bench and report the demo network
 	$(BIN)/edgeprune compress --target rpi4 --overwrite
@@ -25,6 +25,9 @@ arm: $(STAMP)  ## as root on Debian: bundles and images on an emulated arm64 boa
 zoo: $(STAMP)  ## prune every network of torchvision and many of timm (an hour); they stay in .venv afterwards
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
 	$(BIN)/python -m pytest -m zoo -q
+
+papers: $(STAMP)  ## the five papers' tables: runs what is missing (hours; wants EDGEPRUNE_DATA); QUICK=1: minutes, into runs/
+	$(BIN)/python benchmarks/papers $(if $(QUICK),--quick)
 
 check: $(STAMP)  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

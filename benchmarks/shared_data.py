@@ -1,8 +1,10 @@
 """Real images for benchmarks, from the folder named by EDGEPRUNE_DATA (default `../shared/data` beside the repository).
 
-Each function returns (images uint8 [N, 32, 32, 3], labels int64 [N]), sorted by class:
+Each function returns (images uint8 [N, height, width, 3], labels int64 [N]):
 
     edgeprune compress resnet56 --data benchmarks/shared_data.py:cifar10_test ...
+
+The first halves are there to tune on, the second ones to report on.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,11 +31,36 @@ def cifar10_train() -> tuple[np.ndarray, np.ndarray]:
     return _jpeg_pack("cifar10_train_jpeg.npz.xz")
 
 
-def _jpeg_pack(name: str) -> tuple[np.ndarray, np.ndarray]:
-    folder = Path(os.environ.get("EDGEPRUNE_DATA", _REPOSITORY / "../shared/data"))
-    path = folder / name
+def cifar10_test_second() -> tuple[np.ndarray, np.ndarray]:
+    """The second half of a seeded shuffle of those test images."""
+    images, labels = cifar10_test()
+    chosen = np.random.default_rng(0).permutation(len(labels))[len(labels) // 2 :]
+    return images[chosen], labels[chosen]
+
+
+def imagenet_val_second() -> tuple[np.ndarray, np.ndarray]:
+    """The second half of the 1,300 ImageNet validation images after their seeded shuffle, 227x227."""
+    from PIL import Image
+
+    with tarfile.open(_path("imagenet_val1300_227.tar")) as tar:
+        listing = tar.extractfile("labels.txt")
+        assert listing is not None
+        rows = [line.rsplit(" ", 1) for line in listing.read().decode().splitlines()]
+        rows = [rows[place] for place in np.random.RandomState(0).permutation(len(rows))][len(rows) // 2 :]
+        files = [tar.extractfile(name) for name, _ in rows]
+        images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files if file])
+    return images, np.array([int(label) for _, label in rows])
+
+
+def _path(name: str) -> Path:
+    path = Path(os.environ.get("EDGEPRUNE_DATA", _REPOSITORY / "../shared/data")) / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: set EDGEPRUNE_DATA to the folder that holds it")
+    return path
+
+
+def _jpeg_pack(name: str) -> tuple[np.ndarray, np.ndarray]:
+    path = _path(name)
     with lzma.open(path) as packed, np.load(io.BytesIO(packed.read()), allow_pickle=False) as stored:
         data, offsets, labels = stored["jpeg"].tobytes(), stored["offsets"], stored["labels"]
     images = np.empty((len(labels), 32, 32, 3), np.uint8)

@@ -1,0 +1,61 @@
+"""Row 5: the widths that APSSF chooses against even widths at the same MACs, on ResNet-56."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from page import lines_of, share
+from trials import Results, Trial, difference
+
+TITLE = "APSSF's own widths against even widths at the same MACs, ResNet-56"
+RATES = ("0.3", "0.5")
+RECOVERIES = {"none": "nothing", "reconstruct": "refitted"}
+
+
+def trials(quick: bool) -> list[Trial]:
+    """What is run: own and even widths one after the other."""
+    size = {"images": 200, "calibration": 32} if quick else {"images": 5000}
+    return [
+        Trial("resnet56", criterion, f"rate={rate}" if criterion == "apssf" else "", widths, recovery, **size)
+        for rate in (RATES[:1] if quick else RATES)
+        for criterion in ("apssf", "l1")
+        for widths in (f"apssf {rate}", f"as apssf {rate}")
+        for recovery in RECOVERIES
+    ]
+
+
+def page(results: Results, quick: bool) -> str:
+    """The table as Markdown."""
+    wanted = [trial for trial in trials(quick) if trial.widths.startswith("apssf")]
+    first = results[wanted[0].uncut]
+    table = [
+        "| rate | filters chosen by | recovery | seed | MACs own, even | parameters own, even | top-1 own "
+        "| top-1 even | own less even | verdict |",
+        "|---" * 10 + "|",
+    ]
+    for trial in wanted:
+        own, even = results[trial], results[replace(trial, widths=f"as {trial.widths}")]
+        gain = difference(own, even)
+        verdict = "no sure difference" if not gain.sure else "own widths win" if gain.points > 0 else "even widths win"
+        table.append(
+            f"| {trial.widths.split()[1]} | {trial.criterion} | {RECOVERIES[trial.recovery]} | {trial.seed} | "
+            f"{share(own.macs)}, {share(even.macs)} | {share(own.parameters)}, {share(even.parameters)} | "
+            f"{own.top1:.1f} % | {even.top1:.1f} % | {gain} | {verdict} |"
+        )
+    kept = [
+        f"- rate {trial.widths.split()[1]}: {', '.join(map(str, results[trial].kept))}"
+        for trial in wanted
+        if trial.criterion == "apssf" and trial.recovery == "none"
+    ]
+    about = f"""\
+The compression rate is the share of all filters to go; one threshold for the whole network, found from it,
+says how many go
+in each layer (`--criterion apssf --criterion-option rate=R --ratio auto`). Even widths keep the same share of
+every layer.
+Uncut: {first.top1:.1f} % of the same {len(first.right)} test images of the JPEG copy, second half. Such a
+table of the paper
+could not be read: its figures are not known. Filters kept in the 27 blocks, of 16 nine times, 32 nine times,
+64 nine times:
+
+{chr(10).join(kept)}"""
+    return lines_of(TITLE, "own_widths", about, table)

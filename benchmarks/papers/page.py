@@ -1,0 +1,63 @@
+"""What the tables share: words, numbers, and drawings."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trials import Difference, Results, Trial, difference
+
+
+def share(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f} %"
+
+
+def lines_of(title: str, script: str, about: str, table: list[str]) -> str:
+    """A page of Markdown with one table, its paragraphs (not its lists and drawings) filled."""
+    parts = [part if part.startswith(("- ", "!")) else textwrap.fill(part, 140) for part in about.split("\n\n")]
+    return "\n\n".join([f"# {title}", f"    python benchmarks/papers {script}", *parts, "\n".join(table)]) + "\n"
+
+
+def rival(results: Results, trial: Trial, name: str) -> Difference | None:
+    """The difference to another criterion at the same widths and with the same recovery; None where there is none."""
+    other = results.get(replace(trial, criterion=name, options=""))
+    return None if other is None or name == trial.criterion else difference(results[trial], other)
+
+
+def against(results: Results, trial: Trial, name: str) -> str:
+    """That difference as text."""
+    found = rival(results, trial, name)
+    return "" if found is None else str(found)
+
+
+def words(results: Results, trial: Trial, name: str) -> str:
+    """That difference in words; empty where there is none."""
+    found = rival(results, trial, name)
+    if found is None:
+        return ""
+    if not found.sure:
+        return f"no sure difference to {name}"
+    return f"better than {name}" if found.points > 0 else f"**{name} is better**"
+
+
+@contextmanager
+def figure(path: Path, x: str, y: str) -> Iterator[Any]:
+    """Axes to draw on; saved as a small SVG, the same for the same data."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "edgeprune", "font.size": 9})
+    import matplotlib.pyplot as plt
+
+    drawing, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    yield axes
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(linewidth=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    drawing.savefig(path, metadata={"Date": None})
+    plt.close(drawing)
