@@ -66,6 +66,59 @@ def test_similarity_is_that_of_two_plain_loops(metric, offset):
     assert torch.allclose(found, found.T, atol=1e-6)
 
 
+def pairwise(maps: Tensor, metric: str) -> Tensor:
+    """The formulas as they are written, one after another."""
+    low, high = maps.flatten(1).aminmax(dim=1)
+    scale = torch.maximum(high - low, 1e-6 * torch.maximum(low.abs(), high.abs())).reshape(-1, 1, 1)
+    mean = maps.mean(dim=2, keepdim=True)
+    centred = (maps - mean) / scale
+    mean, covariance = (mean / scale).squeeze(2), centred @ centred.transpose(1, 2) / maps.shape[2]
+    squares, variance = mean.square(), covariance.diagonal(dim1=1, dim2=2)
+    if metric == "psnr":
+        error = variance.unsqueeze(2) + variance.unsqueeze(1) - 2 * covariance
+        error = error + (mean.unsqueeze(2) - mean.unsqueeze(1)).square()
+        return -10 * torch.log10(error.clamp_min(10 ** (-PSNR_CAP_DB / 10)))
+    luminance = (2 * mean.unsqueeze(2) * mean.unsqueeze(1) + 0.01**2) / (
+        squares.unsqueeze(2) + squares.unsqueeze(1) + 0.01**2
+    )
+    structure = (2 * covariance + 0.03**2) / (variance.unsqueeze(2) + variance.unsqueeze(1) + 0.03**2)
+    return luminance * structure
+
+
+@PROPERTIES
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 9), st.booleans(), st.sampled_from(["ssim", "psnr"]))
+def test_working_in_place_changes_no_bit_of_the_similarity(n, images, side, rectified, metric):
+    maps = maps_of(n, images, side, side, seed=n)
+    maps = maps.relu() if rectified else maps
+    total = pairwise(maps.flatten(2), metric).double().sum(dim=0)
+    wanted = (total + total.T) / (2 * images)
+    assert torch.equal(mean_similarity([maps], metric), wanted)
+
+
+BY_HAND = torch.tensor([[0.0, 0.0], [0.0, 1.0], [4.0, 4.0], [4.0, 2.0]]).reshape(1, 4, 1, 2)
+"""One image, four maps of two pixels; the range is 4."""
+
+
+def test_psnr_by_hand():
+    """Errors: 0.5 of the first two, 2 of the last two, else 8.5 and more.
+
+    Of the first two the second is nearer to the others and goes; then the fourth; of the last two the smaller one.
+    """
+    assert float(mean_similarity([BY_HAND], "psnr")[0, 1]) == pytest.approx(10 * math.log10(16 / 0.5), rel=1e-5)
+    assert configure("qsfm")(view_of(BY_HAND)).scores.tolist() == [2, 0, 3, 1]
+
+
+def test_ssim_by_hand():
+    """Means 0, 1/2, 4, 3, variances 0, 1/4, 0, 1; the second and the fourth vary against each other.
+
+    Most alike are the last two (0.0136): the third is more like the others and goes. Then, of the first two, the first;
+    of the last two the smaller one.
+    """
+    pair = (2 * 12 + 0.0016) * 0.0144 / ((16 + 9 + 0.0016) * (1 + 0.0144))
+    assert float(mean_similarity([BY_HAND], "ssim")[2, 3]) == pytest.approx(pair, rel=1e-4)
+    assert configure("qsfm", {"metric": "ssim"})(view_of(BY_HAND)).scores.tolist() == [1, 2, 0, 3]
+
+
 @pytest.mark.parametrize("metric", ["ssim", "psnr"])
 def test_a_map_is_most_similar_to_itself(metric):
     assert torch.allclose(

@@ -80,7 +80,7 @@ def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:
         flat = batch.flatten(2)
         step = max(1, _CHUNK_BYTES // (8 * 4 * flat.shape[1] ** 2))  # about eight float32 [n, n] temporaries an image
         for chunk in torch.split(flat, step):
-            total = total + pairwise(chunk).double().sum(dim=0)
+            total = total + pairwise(chunk).sum(dim=0, dtype=torch.float64)
             count += len(chunk)
     return (total + total.T) / (2 * count)  # exactly symmetric, so that rounding decides nothing
 
@@ -95,25 +95,25 @@ def _moments(maps: Tensor) -> tuple[Tensor, Tensor]:
     rounding = _FLAT * torch.maximum(low.abs(), high.abs())
     scale = torch.maximum(high - low, rounding).clamp_min(torch.finfo(maps.dtype).tiny).reshape(-1, 1, 1)
     mean = maps.mean(dim=2, keepdim=True)
-    centred = (maps - mean) / scale
-    return (mean / scale).squeeze(2), centred @ centred.transpose(1, 2) / maps.shape[2]
+    centred = (maps - mean).div_(scale)
+    return (mean / scale).squeeze(2), (centred @ centred.transpose(1, 2)).div_(maps.shape[2])
 
 
 def _ssim(maps: Tensor) -> Tensor:
     """SSIM with one window over the whole map: [b, n, n]. Late layers are too small for a window of 11 x 11."""
     mean, covariance = _moments(maps)
     squares, variance = mean.square(), covariance.diagonal(dim1=1, dim2=2)
-    luminance = (2 * mean.unsqueeze(2) * mean.unsqueeze(1) + _K1**2) / (_sums(squares) + _K1**2)
-    structure = (2 * covariance + _K2**2) / (_sums(variance) + _K2**2)
-    return luminance * structure
+    luminance = (2 * mean.unsqueeze(2) * mean.unsqueeze(1)).add_(_K1**2).div_(_sums(squares).add_(_K1**2))
+    contrast = _sums(variance).add_(_K2**2)  # before its source is overwritten
+    return luminance.mul_(covariance.mul_(2).add_(_K2**2).div_(contrast))
 
 
 def _psnr(maps: Tensor) -> Tensor:
     """PSNR in dB, at most `PSNR_CAP_DB`: [b, n, n]."""
     mean, covariance = _moments(maps)
     variance = covariance.diagonal(dim1=1, dim2=2)
-    error = _sums(variance) - 2 * covariance + (mean.unsqueeze(2) - mean.unsqueeze(1)).square()
-    return -10 * torch.log10(error.clamp_min(10 ** (-PSNR_CAP_DB / 10)))
+    error = _sums(variance).sub_(covariance, alpha=2).add_((mean.unsqueeze(2) - mean.unsqueeze(1)).square_())
+    return error.clamp_min_(10 ** (-PSNR_CAP_DB / 10)).log10_().mul_(-10)
 
 
 def _sums(values: Tensor) -> Tensor:
