@@ -114,6 +114,48 @@ def test_filters_in_another_order_have_their_scores_in_that_order(name):
     assert torch.allclose(scores(name, reordered(view, order)), scores(name, view)[order])
 
 
+DRAWN = given(
+    st.sampled_from(NAMES),
+    st.sampled_from(sorted(KERNELS)),
+    st.integers(1, 9),
+    st.sets(st.integers(0, 8)),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=3),
+    st.integers(0, 1000),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@DRAWN
+def test_dead_and_equal_filters_of_any_kind_have_finite_scores_the_same_each_time(name, kernel, n, dead, equal, seed):
+    """One filter or many, some of zeros with maps of zeros, some equal to others."""
+    random = torch.Generator().manual_seed(seed)
+    weight, maps = torch.randn(n, *KERNELS[kernel], generator=random), torch.rand(3, n, 4, 4, generator=random)
+    for one, other in equal:
+        weight[one % n], maps[:, one % n] = weight[other % n].clone(), maps[:, other % n].clone()
+    for one in dead:
+        weight[one % n], maps[:, one % n] = 0.0, 0.0
+    view = view_of(maps, weight, seed=seed)
+    outcome = configure(name)(view)
+    assert outcome.scores.shape == (n,)
+    assert torch.isfinite(outcome.scores).all()
+    assert 0 <= outcome.removed < n
+    assert torch.equal(configure(name)(view).scores, outcome.scores)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([name for name in NAMES if name != "random"]),
+    st.sampled_from(sorted(KERNELS)),
+    st.permutations(range(7)),
+    st.integers(0, 1000),
+)
+def test_filters_of_any_kind_in_another_order_have_their_scores_in_that_order(name, kernel, order, seed):
+    random = torch.Generator().manual_seed(seed)
+    view = view_of(generic(seed=seed), torch.randn(7, *KERNELS[kernel], generator=random))
+    order = torch.tensor(order)
+    assert torch.allclose(scores(name, reordered(view, order)), scores(name, view)[order], rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["qsfm", "ssm", "nystrom", "apssf"])
 def test_of_two_equal_filters_one_goes_first(name):
     maps, weight = generic(), torch.randn(7, 2, 3, 3, generator=torch.Generator().manual_seed(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from importlib.metadata import EntryPoint
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import edgeprune.registry as registry
 from edgeprune.cli import app
-from edgeprune.criteria import FilterView, configure
+from edgeprune.criteria import CRITERIA, FilterView, configure
 
 README = Path(__file__).parent.parent / "edgeprune" / "criteria" / "README.md"
 
@@ -36,6 +37,14 @@ def test_the_readme_s_criterion_scores_filters(loudness):
     maps[:, 1] = -2.0
     view = FilterView("space", 2, (torch.zeros(2, 1),), lambda side: iter(maps.split(2)))
     assert configure(loudness, {"images": "2"})(view).scores.tolist() == [0.0, 2.0]
+
+
+def test_the_list_says_of_each_its_paper_whether_it_wants_images_its_cost_and_one_line():
+    rows = json.loads(CliRunner().invoke(app, ["criteria", "--json"]).output)["criteria"]
+    assert {row["name"] for row in rows} >= set(CRITERIA.rows)
+    assert {row["name"] for row in rows if not row["paper"]} == {"random"}
+    assert {row["name"] for row in rows if row["images"] == "yes"} == {"qsfm", "hrank"}
+    assert all(row["grows_with"] and row["title"].endswith(".") for row in rows)
 
 
 def test_it_is_listed_with_ours_and_explained(loudness):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from moving_nets import MOVING, Grouped, GroupedTransposed, Maxout, OptionA
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 
 from edgeprune.criteria import CRITERIA, Criterion, configure
 from edgeprune.errors import EdgepruneError
+from edgeprune.program import capture
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.score import Scorer
 
@@ -144,6 +147,31 @@ def test_a_criterion_sees_what_share_is_to_go():
         return torch.zeros(view.size)
 
     scorer_of(found_in(Flat)).score(Criterion("look", look, {}), ["body.0"], share=0.3)
+
+
+def test_the_readers_of_a_residual_width_are_all_that_read_the_sum():
+    found = found_in(Residual)
+    block, head = views_of(found)["stem"][0].readers
+    module = found.model.module
+    assert torch.equal(block, module.conv1.weight.transpose(0, 1))
+    assert torch.equal(head, module.head.weight.T)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("network", [Residual, Inverted, Maxout])
+@pytest.mark.parametrize("name", sorted(CRITERIA.rows))
+def test_a_gpu_finds_the_scores_that_the_cpu_finds(name, network):
+    found = found_in(network)
+    names = [s.name for s in found.channel_map.spaces if s.name not in left_whole(found.channel_map, "all")]
+    module = copy.deepcopy(found.model.module).cuda()
+    program, images = capture(module, found.model.input.shape), [noise(found.model, 4), noise(found.model, 2, 5)]
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        there = Scorer(found.channel_map, program, module, [batch.cuda() for batch in images])
+        scored = there.score(configure(name), names)
+    here = scorer_of(found).score(configure(name), names)
+    assert scored.removed == here.removed
+    assert all(torch.allclose(scored.scores[space], here.scores[space], rtol=1e-4) for space in names)
 
 
 @pytest.mark.parametrize("network", [*SMALL, *MOVING])

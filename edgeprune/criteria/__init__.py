@@ -53,7 +53,7 @@ class FilterView:
         filters: for each layer that makes them, float32 [n, inputs, *kernel], a linear layer's [n, inputs], a depthwise
             layer's [n, 1, *kernel]; zeros where a layer makes only some of the n.
         maps: `maps(side)` yields, batch by batch, the feature maps of calibration images, float32 [images, n, height,
-            width].
+            width], on the device of the model; weights are on the CPU.
         seed: for criteria that draw.
         read: gives `readers`; called if those are asked for.
         gains: for each of `filters`, by what a normalisation multiplies its outputs, float32 [n]; ones where none does.

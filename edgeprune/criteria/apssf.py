@@ -81,7 +81,8 @@ def apssf(
     """Score filters by whether they stay when clusters of like structure are thinned out, then by their size.
 
     With `--ratio auto` each layer gives up what its clusters give up, so that the numbers of the layers are an outcome
-    and `rate` is what goes of all filters together; any other budget takes the order of the filters alone.
+    and `rate` is what goes of all filters together; any other budget takes the order of the filters alone. The order
+    stays the same where all filters are multiplied by one number.
 
     Args:
         view: the filters.

@@ -28,7 +28,8 @@ def fscl(view: FilterView, *, measure: Measure = "composed") -> Tensor:
 
     A filter K (inputs x taps) is first multiplied by the gain of a normalisation after it, and convolved with the
     filter of a depthwise layer after it. Q are the weights that a reading layer gives to it (outputs x taps). Summed
-    over all layers that make the filter and all that read it.
+    over all layers that make the filter and all that read it. The order stays the same where all filters are multiplied
+    by one number.
 
     Args:
         view: the filters and their readers.

@@ -26,8 +26,8 @@ def hrank(view: FilterView, *, side: Side = "after", images: int = 64) -> Tensor
     """
     ranks, sizes, count = torch.zeros(view.size, dtype=torch.float64), torch.zeros(view.size, dtype=torch.float64), 0
     for maps in view.first_maps(side, images):
-        ranks += torch.linalg.matrix_rank(maps).double().sum(dim=0)
-        sizes += maps.double().abs().mean(dim=(2, 3)).sum(dim=0)
+        ranks += torch.linalg.matrix_rank(maps).double().sum(dim=0).cpu()
+        sizes += maps.double().abs().mean(dim=(2, 3)).sum(dim=0).cpu()
         count += len(maps)
     largest = sizes.max().clamp_min(torch.finfo(torch.float64).tiny)
     return (ranks + 0.5 * sizes / largest) / max(1, count)

@@ -31,7 +31,8 @@ def nystrom(
     """Score filters by how long they survive the pairing of filters that point the same way.
 
     A filter is represented by the leading left singular vector of its taps x inputs matrix: by its dominant spatial
-    pattern. The cosines of all pairs are approximated from a few columns of their matrix.
+    pattern. The cosines of all pairs are approximated from a few columns of their matrix. Each filter may be multiplied
+    by a positive number of its own: only ties, such as of the last two, are decided by size.
 
     Args:
         view: the filters.

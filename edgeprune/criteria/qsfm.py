@@ -44,7 +44,7 @@ def qsfm(
 
     Until one filter is left, take the most similar surviving pair and drop one of the two: the filter whose place in
     that order comes last scores highest. Any number of filters can then be removed, with the result the paper's greedy
-    loop would give.
+    loop would give. The order stays the same where all maps of the layer are multiplied by one number.
 
     Args:
         view: the filters and their feature maps.
@@ -72,7 +72,7 @@ def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:
         metric: "ssim" or "psnr".
 
     Returns:
-        float64 [n, n], symmetric.
+        float64 [n, n], symmetric, on the CPU.
     """
     pairwise = _ssim if metric == "ssim" else _psnr
     total, count = torch.zeros(()), 0
@@ -82,6 +82,7 @@ def mean_similarity(batches: Iterator[Tensor], metric: str = "psnr") -> Tensor:
         for chunk in torch.split(flat, step):
             total = total + pairwise(chunk).sum(dim=0, dtype=torch.float64)
             count += len(chunk)
+    total = total.cpu()
     return (total + total.T) / (2 * count)  # exactly symmetric, so that rounding decides nothing
 
 

@@ -37,7 +37,8 @@ def ssm(
         ranking: "greedy": of the closest pair the one closer to all other survivors goes, until one is left. "area":
             survivors are ordered by their sum of distances; of the `window` neighbours that lie closest together the
             middle one stays and the others go, until one is left.
-        distance: of two flattened filters. The cosine does not change where filters are scaled.
+        distance: of two flattened filters. The Euclidean one stays the same where one filter is added to all, the
+            cosine where each is multiplied by a positive number of its own.
         window: how many neighbours "area" looks at together; at least 2.
 
     Returns:

@@ -27,7 +27,7 @@ class Scorer:
         channel_map: of the model.
         program: of the model.
         module: the model.
-        batches: calibration images, float32 [n, channels, height, width] each.
+        batches: calibration images, float32 [n, channels, height, width] each, on the device of the model.
     """
 
     def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -83,8 +83,8 @@ class Scorer:
         )
 
     def _rows(self, layer: Layer, axis: int) -> Tensor:
-        """A layer's weights, float32, with one row for each of its outputs or inputs, whichever lie on an axis."""
-        rows = self._state[layer.weight].detach().float()
+        """A layer's weights, float32 on the CPU, a row for each of its outputs or inputs, whichever lie on an axis."""
+        rows = self._state[layer.weight].detach().cpu().float()
         if axis == 0:
             return rows
         # Every group stores those of the second axis side by side; group comes after group.
@@ -93,7 +93,9 @@ class Scorer:
     def _gains(self, layer: Layer) -> Tensor:
         """By what a batch normalisation after a layer multiplies each of its outputs; ones where none does."""
         norm = norm_after(self._program, self._program.nodes[self._program.position[layer.node]])
-        return torch.ones(len(layer.outputs)) if norm is None else norm_gain(self._program, self._state, norm).float()
+        if norm is None:
+            return torch.ones(len(layer.outputs))
+        return norm_gain(self._program, self._state, norm).detach().cpu().float()
 
     def _read(self, space: Space, layer: Layer) -> list[Tensor]:
         """The weights that a layer gives to the filters, float32 [n, outputs, *kernel]; none where it reads none."""
@@ -115,7 +117,8 @@ class Scorer:
         for value in walk.stream(node):
             maps = value.movedim(axis, 1)
             if not whole:  # maps of filters that go together lie one below the other
-                maps = torch.stack([maps.index_select(1, torch.from_numpy(chosen)) for chosen in places], dim=2)
+                chosen = (torch.from_numpy(place).to(maps.device) for place in places)
+                maps = torch.stack([maps.index_select(1, one) for one in chosen], dim=2)
             yield maps.reshape(maps.shape[0], space.size, -1, maps.shape[-1] if value.ndim > 3 else 1).float()
 
 
