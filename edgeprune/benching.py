@@ -61,7 +61,7 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
 
         def work(device: str, opened: Opener) -> tuple[Measurement, ...]:
             if order.set_up:
-                _set_up(device, runtimes, journal)
+                _set_up(order, device, runtimes, journal)
             found = _measured(order, material, device, opened, journal) if material else ()
             if material and order.profile and not any(one.emulated for one in found):
                 profiles[device] = _profiled(order, material, device, opened, journal)
@@ -159,11 +159,12 @@ def _own_threads() -> tuple[int, ...]:
     return tuple(sorted({1, min(len(os.sched_getaffinity(0)), HOST_THREADS)}))
 
 
-def _set_up(device: str, runtimes: Sequence[str], journal: Journal) -> None:
+def _set_up(order: Order, device: str, runtimes: Sequence[str], journal: Journal) -> None:
     from edgeprune.bench.setup import set_up
 
     with journal.stage(f"set up {device}"):
-        set_up(device, tuple(runtimes) or tuple(RUNTIME_OF_FORMAT.values()), say=journal.say)
+        names = tuple(runtimes) or tuple(RUNTIME_OF_FORMAT.values())
+        set_up(device, names, say=journal.say, source=order.wheels)
 
 
 def _clean(device: str, journal: Journal) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeprune.errors import UsageError
 from edgeprune.registry import unknown
 from edgeprune.stats import MIN_ROUNDS
+from edgeprune.wheels import wheels_in
 from edgeprune.worker.runtimes import RUNTIMES
 
 LEAST_SUSTAINED_S = 30.0
@@ -30,6 +31,7 @@ class Order:
         gate: the lower end of each speed-up's interval must be at least this; None for no such demand.
         profile: ask the runtimes afterwards what each operator takes, at the first thread count.
         set_up: put runtimes on the boards first.
+        wheels: a folder of wheels, or a bundle, to take these from; None to download them.
         collect: measure nothing, but fetch what a board finished after its connection was lost.
         clean: remove from the boards what was put there.
         out: where to keep the samples of single files and a report of them; None for nowhere.
@@ -48,6 +50,7 @@ class Order:
     gate: float | None = None
     profile: bool = False
     set_up: bool = False
+    wheels: Path | None = None
     collect: bool = False
     clean: bool = False
     out: Path | None = None
@@ -62,6 +65,10 @@ class Order:
         """
         if not self.files and not (self.set_up or self.clean):
             raise UsageError("nothing to measure", fix="Name a run folder, or model files: the first is the baseline.")
+        if self.wheels:
+            if not self.set_up:
+                raise UsageError("--wheels says what --setup puts on the board", fix="Add --setup, or leave it out.")
+            wheels_in(self.wheels)
         if self.collect and not all(name.startswith("ssh://") for name in self.devices):
             raise UsageError("--collect is for boards", fix="Name the board: --device ssh://user@host")
         for name in self.runtimes:

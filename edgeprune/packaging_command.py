@@ -33,7 +33,9 @@ def package(
     out: Annotated[
         Path | None, typer.Option(help="The folder or file to make. (default: bundle, or image..., in RUN)")
     ] = None,
-    wheels: Annotated[Path | None, typer.Option(help="Take the wheels from this folder, not from an index.")] = None,
+    wheels: Annotated[
+        Path | None, typer.Option(help="Take the wheels from this folder or bundle, not from an index.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="docker, podman or buildah. (default: the first that answers)")] = "auto",
     parent: Annotated[
         str | None,

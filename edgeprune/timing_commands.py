@@ -55,6 +55,9 @@ def bench(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Then ask the runtimes what each operator takes.")] = False,
     setup: Annotated[bool, typer.Option("--setup", help="Put the runtimes on the board first.")] = False,
+    wheels: Annotated[
+        Path | None, typer.Option(help="Take these from a folder of wheels, or a bundle, not from an index.")
+    ] = None,
     collect: Annotated[
         bool, typer.Option("--collect", help="Fetch what the board finished after its connection was lost.")
     ] = False,
@@ -85,6 +88,7 @@ def bench(
             gate=gate,
             profile=profile,
             set_up=setup,
+            wheels=wheels,
             collect=collect,
             clean=clean,
             out=out,

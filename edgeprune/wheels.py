@@ -69,6 +69,18 @@ def package_of(missing: str) -> str:
     return PACKAGES.get(missing, (missing,))[-1]
 
 
+def wheels_in(folder: Path) -> Path:
+    """Where the wheels are in a folder that the user names: there, or a floor below as in a bundle.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    for place in (folder, folder / "wheels"):
+        if any(place.glob("*.whl")):
+            return place
+    raise UsageError("no wheels here", where=str(folder), fix="Name a folder of wheels, or a bundle, with --wheels.")
+
+
 def download(
     platform: Platform, names: Sequence[str], folder: Path, where: str, source: Path | None = None
 ) -> list[Path]:
@@ -79,17 +91,18 @@ def download(
         names: of packages; what these need comes too.
         folder: to put them into.
         where: the user's word for the machine, for errors.
-        source: a folder of wheels to choose from instead of asking an index.
+        source: a folder of wheels, or a bundle, to choose from instead of asking an index.
 
     Returns:
         The files, sorted.
 
     Raises:
-        DeviceError: there are none.
+        UsageError: the source holds no wheels.
+        DeviceError: there are none for the platform.
     """
     command = pip_download(platform, names, folder, where)
     if source:
-        command += ["--no-index", "--find-links", str(source)]
+        command += ["--no-index", "--find-links", str(wheels_in(source))]
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
         pins = Path(scratch) / "constraints.txt"
         pins.write_text("\n".join(_installed()), encoding="utf-8")

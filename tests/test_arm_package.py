@@ -13,6 +13,7 @@ import pytest
 from arm_board import ArmBoard, missing
 from package_runs import a_run
 from PIL import Image
+from program_runs import run_here
 
 from edgeprune.packaging import PackageOrder, package
 
@@ -40,7 +41,7 @@ def test_a_bundle_is_installed_offline_and_computes_what_the_host_computes(board
         client = str(board.folder / "bin" / "ssh")
         copy = ["scp", "-q", "-r", "-S", client, "-P", str(board.port), made.place, tmp_path / "photo.jpg"]
         subprocess.run([*copy, "root@127.0.0.1:"], check=True, timeout=100)
-        ran = on_board(board, f"./{there.name}/run.sh", "check", "--json")
+        ran = on_board(board, "unshare", "--net", f"./{there.name}/run.sh", "check", "--json")
         assert ran.returncode == 0, ran.stderr
         told = json.loads(ran.stdout)
         assert told["passed"] is True
@@ -55,3 +56,21 @@ def test_a_bundle_is_installed_offline_and_computes_what_the_host_computes(board
     finally:
         shutil.rmtree(there, ignore_errors=True)
         (board.home / "photo.jpg").unlink(missing_ok=True)
+
+
+def test_a_run_is_benched_with_the_wheels_of_its_bundle_and_no_index_is_asked(board, run, tmp_path, monkeypatch):
+    made = package(PackageOrder(run, "rpi4", out=tmp_path / "bundle"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    to_board = ("--device", board.device, "--runtime", "onnxruntime")
+    ran = run_here(
+        "bench", str(run), *to_board, "--setup", "--wheels", str(made.place), "--threads", "1", "--blocks", "6"
+    )
+    try:
+        assert ran.code == 4, ran.err
+        assert "EMULATED" in ran.err
+        rows = [line.split() for line in ran.out.splitlines() if ".onnx" in line]
+        assert [row[0] for row in rows] == ["baseline-fp32.onnx", "pruned-fp32.onnx"]
+        assert all(row[-4:] == ["functional,", "output", "as", "here"] for row in rows)
+    finally:
+        run_here("bench", "--clean", *to_board)

@@ -94,6 +94,19 @@ def test_a_runtime_that_cannot_be_imported_is_told_and_leaves_nothing(server, wh
 
 
 @needs_sshd
+@pytest.mark.slow
+def test_the_wheels_of_a_bundle_are_put_on_the_board_and_no_index_is_asked(server, wheels, monkeypatch):
+    write_wheel(wheels, "1.0", "version = 1")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert setup.set_up(server.device, ["tiny"], source=wheels.parent).packages == ("tiny==1.0",)
+    (wheels / "other-1.0-py3-none-any.whl").touch()
+    next(wheels.glob("tiny-*")).unlink()
+    with pytest.raises(DeviceError, match="no wheels of tiny") as told:
+        setup.set_up(server.device, ["tiny"], source=wheels)
+    assert told.value.fix == f"Put them into {wheels}, or leave --wheels out."
+
+
+@needs_sshd
 def test_a_board_for_which_there_are_no_wheels_is_told(server, wheels):
     with pytest.raises(DeviceError, match=f"no wheels of tiny for {os.uname().machine}, Python 3") as told:
         setup.set_up(server.device, ["tiny"])

@@ -403,6 +403,18 @@ def test_setting_a_board_up_is_asked_for_and_needs_no_files(monkeypatch):
     assert asked == [("ssh://pi@board", "litert"), ("clean", "ssh://pi@board")]
 
 
+def test_the_wheels_for_a_board_may_be_those_of_a_bundle(monkeypatch, tmp_path):
+    setup = pytest.importorskip("edgeprune.bench.setup")
+    asked = []
+    monkeypatch.setattr(setup, "set_up", lambda device, runtimes, source, **_: asked.append(source))
+    (tmp_path / "tiny-1.0-py3-none-any.whl").touch()
+    words = ("bench", "--device", "ssh://pi@board", "--wheels", str(tmp_path))
+    assert run_here(*words, "--setup").code == 0
+    assert asked == [tmp_path]
+    ran = run_here(*words, "--clean")
+    assert (ran.code, "--wheels says what --setup puts on the board" in ran.err) == (2, True)
+
+
 def stored(tmp_path, name: str, pretended: Pretended) -> Path:
     folder = tmp_path / name
     folder.mkdir()

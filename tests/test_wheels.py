@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.errors import DeviceError
-from edgeprune.wheels import Platform, download, pip_download
+from edgeprune.errors import DeviceError, UsageError
+from edgeprune.wheels import Platform, download, pip_download, wheels_in
 
 BOARD = Platform("aarch64", (3, 9), ("glibc", "2.31"))
 
@@ -34,3 +34,11 @@ def test_a_package_without_a_wheel_is_named_with_the_platform(tmp_path, monkeypa
     with pytest.raises(DeviceError, match=r"no wheels of tiny for aarch64, Python 3\.9, glibc 2\.31") as told:
         download(BOARD, ["tiny"], tmp_path, "ssh://b")
     assert "No matching distribution found for tiny" in told.value.where
+
+
+def test_the_wheels_of_a_bundle_are_a_floor_below(tmp_path):
+    with pytest.raises(UsageError, match="no wheels here"):
+        wheels_in(tmp_path)
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "tiny-1.0-py3-none-any.whl").touch()
+    assert wheels_in(tmp_path) == wheels_in(tmp_path / "wheels") == tmp_path / "wheels"

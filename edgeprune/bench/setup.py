@@ -36,7 +36,9 @@ class Installed:
     wheels: Mapping[str, str]
 
 
-def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = lambda _: None) -> Installed:
+def set_up(
+    device: str, runtimes: Sequence[str], say: Callable[[str], None] = lambda _: None, source: Path | None = None
+) -> Installed:
     """Make a virtual environment with the runtimes on a board.
 
     The wheels are downloaded here, for the board's machine, Python and C library, in the versions that are installed
@@ -46,9 +48,10 @@ def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = la
         device: "ssh://[user@]host[:port]".
         runtimes: names of `PACKAGES`.
         say: told of each step.
+        source: a folder of wheels, or a bundle, to take them from instead of downloading.
 
     Raises:
-        UsageError: the device is this machine, or a runtime is not known.
+        UsageError: the device is this machine, a runtime is not known, or the source holds no wheels.
         DeviceError: the board cannot be reached or has no room, or there are no wheels for it.
     """
     unknown = [name for name in runtimes if name not in PACKAGES]
@@ -59,7 +62,7 @@ def set_up(device: str, runtimes: Sequence[str], say: Callable[[str], None] = la
         board = ssh.board
         say(f"{ssh.name}: {board.machine}, Python {'.'.join(map(str, board.version))}")
         platform = Platform(board.machine, board.version[:2], board.libc, board.bits)
-        wheels = download(platform, names, Path(folder), ssh.name)
+        wheels = download(platform, names, Path(folder), ssh.name, source)
         digests = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
         say(f"{len(wheels)} wheels, {sum(wheel.stat().st_size for wheel in wheels) / 1e6:.0f} MB")
         key = json.dumps([digests, board.version, board.system_python])
