@@ -14,12 +14,12 @@ from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.package.bundle import MARK, WHEELS, packages, write_bundle
 from edgeprune.package.choice import Choice, choose
 from edgeprune.package.engine import ARCHIVES
-from edgeprune.package.image import ImageOrder, make_image, settled, write_context
+from edgeprune.package.image import ROOT, ImageOrder, make_image, settled, write_context
 from edgeprune.package.inventory import Component, components
 from edgeprune.report.document import Report
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
-from edgeprune.wheels import DEFAULT_PYTHON, Platform, download, platform_with
+from edgeprune.wheels import DEFAULT_PYTHON, Platform, download, platform_with, wheels_in
 from edgeprune.worker.runtimes import RUNTIMES
 
 SCHEMA = 1
@@ -40,7 +40,7 @@ class PackageOrder:
         python: version of the board's Python.
         output: of `OUTPUTS`.
         out: the folder or file to make; None for one in the run folder.
-        wheels: a folder to take the wheels from instead of an index.
+        wheels: a folder of wheels, or a bundle, to take them from instead of an index.
         overwrite: replace a bundle or file that exists.
         image: what is asked for of an image; its kind is `output`.
     """
@@ -66,13 +66,13 @@ class PackageOrder:
             raise UsageError(f"no output {self.output!r}", where="--output", fix=f"There are: {', '.join(OUTPUTS)}.")
         if self.image.push and self.output not in ARCHIVES:
             raise UsageError("only an image can be pushed", where="--push", fix="Add --output oci.")
-        if self.wheels and not self.wheels.is_dir():
-            raise UsageError("no such folder", where=str(self.wheels), fix="Name a folder of wheels with --wheels.")
+        if self.wheels:
+            wheels_in(self.wheels)
         if self.image.offline and not self.wheels:
             raise UsageError(
                 "--offline asks no index, so the wheels must be here",
                 where="--offline",
-                fix="Name their folder with --wheels: that of a bundle, bundle/wheels, will do.",
+                fix="Name their folder with --wheels: a bundle will do.",
             )
 
     def place(self) -> Path:
@@ -121,7 +121,7 @@ def package(order: PackageOrder, listener: Listener | None = None) -> Packaged:
     system = platform_with(target.arch, order.python)
     if order.output in ARCHIVES:
         return _image(order, choice, target, system, journal)
-    check_free(order.place(), order.overwrite, MARK if order.output == "folder" else f"app/{MARK}")
+    check_free(order.place(), order.overwrite, MARK if order.output == "folder" else f"app/{ROOT}/{MARK}")
     with staged(order.place()) as work:
         if order.output == "folder":
             packed = _packed([*packages(choice), "pip"], system, target, order, work / WHEELS, journal)

@@ -23,15 +23,15 @@ def missing() -> str:
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
-def root_folder() -> Path:
+def root_folder(arch: str = "arm64") -> Path:
     """The root folder, built on the first call (about 40 s) and kept."""
     recipe = RECIPES / "rootfs.sh"
-    folder = CACHE / f"arm64-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
+    folder = CACHE / f"{arch}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         torn = folder.with_suffix(".torn")
         shutil.rmtree(torn, ignore_errors=True)
-        subprocess.run([recipe, torn], check=True)
+        subprocess.run([recipe, torn], check=True, env={**os.environ, "ARCH": arch})
         torn.rename(folder)
     return folder
 
@@ -58,18 +58,3 @@ class ArmBoard(SshServer):
         """How to start sshd."""
         inside = ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/edge_sshd_config", "-p", str(self.port)]
         return [str(RECIPES / "enter.sh"), str(self.root), "pcf", *inside]
-
-
-def base_image(reference: str) -> str:
-    """The root folder as an image of buildah's, in the storage that $CONTAINERS_STORAGE_CONF names (about 20 s)."""
-
-    def buildah(*words: str) -> str:
-        return subprocess.run(["buildah", *words], check=True, capture_output=True, text=True).stdout.strip()
-
-    container = buildah("from", "--arch=arm64", "scratch")
-    buildah("add", "--quiet", container, str(root_folder()), "/")
-    path = "PATH=/usr/local/bin:/usr/bin:/bin"
-    buildah("config", "--arch=arm64", "--os=linux", "--variant=v8", f"--env={path}", container)
-    buildah("commit", "--quiet", "--format=docker", "--timestamp=0", container, reference)
-    buildah("rm", container)
-    return reference

@@ -46,12 +46,14 @@ def report_of(run: Path) -> Report:
     return Report.load(run / "report.json")
 
 
-def write_wheel(folder: Path, name: str, version: str = "1.0", licence: str = "License-Expression: MIT") -> Path:
-    """A wheel of one empty module."""
+def write_wheel(
+    folder: Path, name: str, version: str = "1.0", licence: str = "License-Expression: MIT", content: bytes = b""
+) -> Path:
+    """A wheel of one module."""
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         info = f"{name}-{version}.dist-info"
-        wheel.writestr(f"{name}/__init__.py", "")
+        wheel.writestr(f"{name}/__init__.py", content)
         metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
         wheel.writestr(f"{info}/METADATA", metadata + (f"{licence}\n" if licence else ""))
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

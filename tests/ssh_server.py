@@ -50,7 +50,7 @@ class SshServer:
     """
 
     def __init__(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
-        self.folder, self.home, self.port = folder, folder / "home", _free_port()
+        self.folder, self.home, self.port = folder, folder / "home", free_port()
         self.cache = self.home / ".cache" / "edgeprune"
         for name in ("home", "programs", "bin"):
             (folder / name).mkdir(parents=True)
@@ -135,7 +135,8 @@ def write_script(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
         return int(any_port.getsockname()[1])

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +80,31 @@ def push_words(engine: str, reference: str) -> list[str]:
     return [engine, "push", reference, *([f"docker://{reference}"] if engine == "buildah" else [])]
 
 
-def remove_words(engine: str, reference: str) -> list[str]:
-    """The command that forgets an image."""
-    return [engine, "rmi", "--force", reference]
+@contextmanager
+def nothing_left(engine: str, reference: str, parent: str) -> Iterator[None]:
+    """What a build leaves in the engine's storage is removed if the block fails: the image, and what it was made in."""
+    before = _workplaces(engine, parent)
+    try:
+        yield
+    except BaseException:
+        with suppress(EdgepruneError):
+            call([engine, "rmi", "--force", reference], SHORT_SECONDS)
+        for left in _workplaces(engine, parent) - before:
+            with suppress(EdgepruneError):
+                call([engine, "rm", *(["--force"] if engine == "podman" else []), left], SHORT_SECONDS)
+        raise
+
+
+def _workplaces(engine: str, parent: str) -> set[str]:
+    """The containers in which podman and buildah build on an image: one that is ended leaves its own behind."""
+    if engine == "docker":
+        return set()
+    podmans = ["ps", "--all", "--external", "--format={{.Names}}"]
+    words = podmans if engine == "podman" else ["containers", "--format={{.ContainerName}}"]
+    start = parent.partition("@")[0].rpartition("/")[2].partition(":")[0] + "-working-container"
+    with suppress(EdgepruneError):
+        return {name for name in call([engine, *words], SHORT_SECONDS).split() if name.startswith(start)}
+    return set()
 
 
 def find(asked: str = "auto", which: Callable[[str], str | None] = shutil.which) -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform as this
 import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune import __version__
-from edgeprune.errors import DeviceError, EdgepruneError, OutputError, UsageError
+from edgeprune.errors import DeviceError, UsageError
 from edgeprune.files import sha256_of, writing
 from edgeprune.journal import Journal
 from edgeprune.package import engine as engines
+from edgeprune.package.archive import contents, save
 from edgeprune.package.bundle import epoch_of, settle, write_files
 from edgeprune.package.choice import Choice
 from edgeprune.package.inventory import Component
@@ -32,6 +30,8 @@ PARENTS: Mapping[str, str] = {
     version: f"docker.io/library/python:{version}-slim" for version in ("3.9", "3.10", "3.11", "3.12", "3.13")
 }
 """Version of Python -> the base, where none is named. Name one with its digest to be sure what it holds."""
+ROOT = "opt/edgeprune"
+"""Where all of it lies in the image; in the context, too: a folder that an engine makes has the time of the day."""
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", re.ASCII)
 
 
@@ -57,7 +57,7 @@ class ImageOrder:
 
 
 def write_context(choice: Choice, target: Target, packed: Sequence[Component], folder: Path) -> None:
-    """Write the folder an image is built from: `docker/`'s files, `site`, `app`.
+    """Write the folder an image is built from: `docker/`'s files, and two trees to copy over its root folder.
 
     Args:
         choice: what is packaged.
@@ -67,10 +67,11 @@ def write_context(choice: Choice, target: Target, packed: Sequence[Component], f
     """
     for name in ("Dockerfile", ".dockerignore", "docker-bake.hcl", "compose.yaml"):
         shutil.copyfile(shipped("docker") / name, folder / name)
-    for name in ("site", "app"):
-        (folder / name).mkdir()
-    unpack([one.wheel for one in packed], folder / "site")
-    write_files(choice, target, packed, folder / "app")
+    site, app = folder / "packages" / ROOT / "site", folder / "app" / ROOT
+    for place in (site, app):
+        place.mkdir(parents=True)
+    unpack([one.wheel for one in packed], site)
+    write_files(choice, target, packed, app)
     settle(folder, epoch_of(choice))
 
 
@@ -138,9 +139,9 @@ def make_image(
 
 
 def _shipped(order: ImageOrder, build: engines.Build, out: Path, journal: Journal) -> dict[str, Any]:
-    """Build, test, write and push; the image is removed where any of it fails."""
+    """Build, test, write and push."""
     engine, tested = order.engine, None
-    try:
+    with engines.nothing_left(engine, build.reference, build.parent):
         with journal.stage(f"build by {engine}"):
             engines.call(engines.build_words(engine, build), engines.BUILD_SECONDS)
         if order.smoke:
@@ -148,16 +149,12 @@ def _shipped(order: ImageOrder, build: engines.Build, out: Path, journal: Journa
                 tested = smoke(engine, build.reference, build.platform, build.context.parent)
         with writing(out) as temporary:
             with journal.stage("archive"):
-                save(engine, build.reference, order.kind, temporary)
+                save(engine, build.reference, order.kind, build.epoch, temporary)
                 digest, layers = contents(temporary)
             if order.push:
                 with journal.stage("push"):
                     engines.call(engines.push_words(engine, build.reference), engines.BUILD_SECONDS)
         return {"id": build.id_file.read_text().strip(), "digest": digest, "layers": layers, "smoke": tested}
-    except BaseException:
-        with suppress(EdgepruneError):
-            engines.call(engines.remove_words(engine, build.reference), engines.SHORT_SECONDS)
-        raise
 
 
 def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageOrder:
@@ -182,55 +179,3 @@ def settled(order: ImageOrder, target: Target, python: str, out: Path) -> ImageO
     parent = order.parent or PARENTS[python]
     engines.check_parent(engine, parent, target.container_platform, order.offline)
     return replace(order, engine=engine, parent=parent)
-
-
-def save(engine: str, reference: str, kind: str, path: Path) -> None:
-    """Write an image into a file.
-
-    Raises:
-        EdgepruneError: the engine cannot, or the disk is full.
-    """
-    engines.call(engines.save_words(engine, reference, kind, path), engines.BUILD_SECONDS)
-    with tarfile.open(path) as archive:
-        if kind == "oci" and "oci-layout" not in archive.getnames():
-            raise DeviceError(
-                "this docker does not write OCI archives",
-                fix="Take --output docker-archive, or docker 25 or newer, or podman.",
-            )
-
-
-def contents(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """What is in an image's archive.
-
-    Returns:
-        The digest: of the manifest of an OCI archive, of the configuration of docker's. The layers, lowest first: bytes
-        as stored there, and whether that is compressed.
-
-    Raises:
-        OutputError: it is no archive of an image.
-    """
-    try:
-        with tarfile.open(path) as archive:
-            sizes = {member.name: member.size for member in archive}
-            if "index.json" in sizes:
-                (found,) = _json(archive, "index.json")["manifests"]
-                layers = _json(archive, _blob(found["digest"]))["layers"]
-                return found["digest"], [_layer(one["size"], one["mediaType"]) for one in layers]
-            (listed,) = _json(archive, "manifest.json")
-            digest = f"sha256:{Path(listed['Config']).stem}"
-            return digest, [_layer(sizes[name], "tar") for name in listed["Layers"]]
-    except (tarfile.TarError, KeyError, ValueError, TypeError) as error:
-        raise OutputError(f"not an archive of an image: {error}", where=str(path)) from error
-
-
-def _layer(size: int, kind: str) -> dict[str, Any]:
-    return {"bytes": size, "compressed": kind.endswith(("gzip", "zstd"))}
-
-
-def _blob(digest: str) -> str:
-    return "blobs/" + digest.replace(":", "/")
-
-
-def _json(archive: tarfile.TarFile, name: str) -> Any:
-    stream = archive.extractfile(name)
-    return json.loads(stream.read()) if stream else None
