@@ -1,6 +1,6 @@
 """How long each criterion takes to score every layer of a network, and how much memory.
 
-    python benchmarks/criteria.py [NETWORK ...]        # mobilenet_v2, resnet50 (of torchvision, random weights)
+    python benchmarks/criteria.py [NETWORK ...] [--only NAME ...]   # mobilenet_v2, resnet50; random weights
 
 Each criterion with its default settings, on 128 images of noise at 3x224x224, every space that `--scope all` cuts, in a
 process of its own. Seconds include running the network as far as the criterion looks at feature maps; capturing and
@@ -9,6 +9,7 @@ tracing are not counted. The peak is by how much the process's memory rises abov
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import resource
 import sys
@@ -50,9 +51,13 @@ def measure(network: str, name: str, answer: Connection) -> None:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=["mobilenet_v2", "resnet50"])
+    parser.add_argument("--only", nargs="+", default=list(CRITERIA.rows), help="criteria")
+    options = parser.parse_args()
     print("| network | spaces | criterion | s | MB |\n|---|---|---|---|---|")
-    for network in sys.argv[1:] or ("mobilenet_v2", "resnet50"):
-        for name in CRITERIA.rows:
+    for network in options.networks:
+        for name in options.only:
             ours, theirs = multiprocessing.Pipe(duplex=False)
             process = multiprocessing.get_context("spawn").Process(target=measure, args=(network, name, theirs))
             process.start()

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgeprune.criteria import CRITERIA, FilterView, configure
 from edgeprune.criteria.apssf import grown, lowest, structural
+from edgeprune.criteria.hrank import map_ranks
 from edgeprune.criteria.nystrom import approximate, chosen, prototypes
 from edgeprune.errors import UsageError
 
@@ -342,6 +343,12 @@ def test_hrank_by_hand():
     """Ranks 2, 1, 0 and 1; of the two maps of rank 1 the fainter goes first."""
     maps = torch.tensor([[[1.0, 0], [0, 1]], [[1, 1], [1, 1]], [[0, 0], [0, 0]], [[5, 5], [5, 5]]])[None]
     assert scores("hrank", view_of(maps)).argsort().tolist() == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_hrank_s_threads_find_the_ranks_that_one_finds(images):
+    maps = F.relu(generic(images=images) - 0.5)
+    assert torch.equal(map_ranks(maps), torch.linalg.matrix_rank(maps))
 
 
 def test_l2_is_the_length_of_the_filter():

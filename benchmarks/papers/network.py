@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from sgd import fine_tuned
+from sgd import VGG, fine_tuned
 from torch import Tensor
 from trials import Result, Trial
 from widths import Widths, spaces_of, widths_of
@@ -34,6 +34,7 @@ DATA = Path(os.environ.get("EDGEPRUNE_DATA", BENCHMARKS.parent / "../shared/data
 SHARED = BENCHMARKS / "shared_data.py"
 NETWORKS = {
     "resnet56": ("resnet56_cifar10_jpegft.safetensors", f"{SHARED}:cifar10_train", f"{SHARED}:cifar10_test_second"),
+    "vgg16_bn_cifar": (str(VGG), f"{SHARED}:cifar10_train", f"{SHARED}:cifar10_test_second"),
     "mobilenet_v2_tf": (
         "mobilenet_v2_1.0_224_imagenet.safetensors",
         str(DATA / "imagenet_train1000_224.tar"),
