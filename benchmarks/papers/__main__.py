@@ -44,7 +44,7 @@ def render(names: list[str], results: Results, quick: bool, folder: Path) -> Non
     """Write the pages of which all results are there."""
     for name in names:
         table = importlib.import_module(name)
-        wanted = table.trials(quick)
+        wanted = getattr(table, "needed", table.trials)(quick)
         missing = results.missing([*(trial.uncut for trial in wanted), *wanted])
         if missing:
             print(f"{name}: {len(missing)} trials are missing, {missing[0]} first; no page written", file=sys.stderr)

@@ -27,7 +27,7 @@ DEFAULTS = {
 
 def trials(quick: bool) -> list[Trial]:
     """What is run."""
-    size = {"images": 200, "calibration": 32} if quick else {"images": 2000}
+    size = {"images": 200, "calibration": 32} if quick else {"images": 2000, "calibration": 128}
     chosen = {"fscl": CHOICES["fscl"][:1]} if quick else CHOICES
     return [
         Trial("resnet56", name, options, WIDTHS, recovery, **size)

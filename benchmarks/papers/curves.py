@@ -25,8 +25,14 @@ def trials(quick: bool) -> list[Trial]:
     ]
 
 
+def needed(quick: bool) -> list[Trial]:
+    """Without which there is no page: the first seed; others count once they are whole."""
+    return [trial for trial in trials(quick) if trial.seed == 0]
+
+
 def page(results: Results, quick: bool) -> str:
     """The table as Markdown."""
+    results = _whole(results, quick)
     wanted = [trial for trial in trials(quick) if trial.seed == 0]
     first = results[wanted[0].uncut]
     by_kept = [[trial for trial in wanted if trial.widths == f"keep {kept}"] for kept in KEPT]
@@ -54,6 +60,7 @@ standard error of a single figure is about 0.8 points.
 
 def plot(results: Results, quick: bool, folder: Path) -> None:
     """The curves as a drawing."""
+    results = _whole(results, quick)
     wanted = [trial for trial in trials(quick) if trial.seed == 0]
     with figure(folder / "curves.svg", "MACs kept, %", "top-1, %") as axes:
         for place, name in enumerate(dict.fromkeys(trial.criterion for trial in wanted)):
@@ -66,6 +73,12 @@ def plot(results: Results, quick: bool, folder: Path) -> None:
             style = "--" if name in ("l1", "l2", "fpgm", "hrank", "random") else "-"
             axes.errorbar(at, means, yerr=[below, above], label=name, linestyle=style, capsize=2, linewidth=1.2)
         axes.axhline(results[wanted[0].uncut].top1, color="black", linewidth=0.8, linestyle=":", label="uncut")
+
+
+def _whole(results: Results, quick: bool) -> Results:
+    """The results of seeds that were run to the end."""
+    short = {trial.seed for trial in results.missing(trials(quick))}
+    return results.without(lambda trial: trial.seed in short)
 
 
 def _mean(found: list) -> float:

@@ -14,7 +14,7 @@ RECOVERIES = {"none": "nothing", "reconstruct": "refitted"}
 
 def trials(quick: bool) -> list[Trial]:
     """What is run: own and even widths one after the other."""
-    size = {"images": 200, "calibration": 32} if quick else {"images": 5000}
+    size = {"images": 200, "calibration": 32} if quick else {"images": 2000, "calibration": 128}
     return [
         Trial("resnet56", criterion, f"rate={rate}" if criterion == "apssf" else "", widths, recovery, **size)
         for rate in (RATES[:1] if quick else RATES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,12 @@ class Results:
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """The trials that were not run yet, each once, in order."""
         return [trial for trial in dict.fromkeys(trials) if trial not in self]
+
+    def without(self, unwanted: Callable[[Trial], bool]) -> Results:
+        """These results but for those of some trials."""
+        rest = Results(self.path)
+        rest._found = {trial: result for trial, result in self._found.items() if not unwanted(trial)}
+        return rest
 
     def seeds(self, trial: Trial, seeds: int) -> list[Result]:
         """The same trial with other seeds, as far as they were run."""
