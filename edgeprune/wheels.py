@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from edgeprune.errors import DeviceError, UsageError
+from edgeprune.errors import DeviceError, OutputError, UsageError
 
 PACKAGES = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
 """What a runtime needs, by the runtime's name; pip adds what these need."""
@@ -99,6 +101,7 @@ def download(
     Raises:
         UsageError: the source holds no wheels.
         DeviceError: there are none for the platform.
+        OutputError: the disk is full.
     """
     command = pip_download(platform, names, folder, where)
     if source:
@@ -112,6 +115,12 @@ def download(
             done = subprocess.run([*command, *constraints], capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 return sorted(folder.glob("*.whl"))
+            if os.strerror(errno.ENOSPC) in done.stderr:
+                raise OutputError(
+                    "the disk is full",
+                    where=str(folder),
+                    fix="Free some space; $TMPDIR names the folder for temporary files.",
+                )
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
     raise DeviceError(
         f"no wheels of {', '.join(names)} for {platform}",

@@ -186,6 +186,15 @@ def test_a_full_disk_is_told_and_nothing_is_left(order, small, engine):
     assert images() == before
 
 
+@pytest.mark.parametrize("kilobytes", [0, 300])
+def test_a_disk_too_small_for_a_bundle_or_its_wheels_is_told_and_nothing_is_left(order, small, tmp_path, kilobytes):
+    wheels = shutil.copytree(order.wheels, tmp_path / "wheels")
+    write_wheel(wheels, "pillow", content=os.urandom(kilobytes << 10))
+    with pytest.raises(OutputError, match="the disk is full"):
+        package(replace(order, output="folder", out=small / "bundle", wheels=wheels))
+    assert list(small.iterdir()) == []
+
+
 @both
 def test_an_interrupted_build_leaves_nothing(order, tmp_path, engine):
     """Ctrl-C while the engine copies a large file."""
