@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft7Validator, ValidationError
 from package_runs import PLAIN, a_run, plain_wheels, report_of, write_wheel
 from program_runs import run_here
+from referencing import Registry, Resource
 
 from edgeprune.errors import DataError, DeviceError, OutputError, ParityError, UsageError
 from edgeprune.package.choice import Choice, choose
@@ -167,6 +169,20 @@ def test_the_bill_of_materials_names_the_model_the_worker_and_every_package(pack
     assert numpy["licenses"] == [{"expression": "MIT"}]
     (depends,) = bill["dependencies"]
     assert depends["dependsOn"] == [one["bom-ref"] for one in bill["components"]]
+
+
+def test_the_bill_of_materials_is_valid_by_the_official_schema(packaged):
+    cyclonedx = pytest.importorskip("cyclonedx", reason="cyclonedx-python-lib is not installed ([dev] extra)")
+    folder = Path(cyclonedx.__file__).parent / "schema" / "_res"
+    schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.SNAPSHOT.schema.json")}
+    # They refer to each other by these names, beside their own address.
+    addresses = [(f"http://cyclonedx.org/schema/{name}", Resource.from_contents(one)) for name, one in schemas.items()]
+    known, schema = Registry().with_resources(addresses), schemas["bom-1.6.SNAPSHOT.schema.json"]
+    bill = json.loads((packaged.place / "sbom.cdx.json").read_text())
+    Draft7Validator(schema, registry=known).validate(bill)
+    bill["components"][0]["type"] = "spaceship"
+    with pytest.raises(ValidationError):
+        Draft7Validator(schema, registry=known).validate(bill)
 
 
 @pytest.mark.parametrize(
