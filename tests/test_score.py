@@ -57,6 +57,14 @@ def test_the_maps_are_those_after_and_before_the_activation_not_pooled():
     assert torch.allclose(after, F.relu(before), atol=1e-6)
 
 
+def test_the_maps_of_an_expansion_are_those_after_its_depthwise_layer():
+    found = found_in(Inverted)
+    module, images = found.model.module, torch.cat([noise(found.model, 4), noise(found.model, 2, 5)])
+    wide = F.relu6(run(torch.nn.Sequential(module.stem, module.expand, module.norm1), images))
+    seen = F.relu6(run(torch.nn.Sequential(module.depthwise, module.norm2), wide))
+    assert torch.allclose(views_of(found, ["expand"])["expand"][1], seen, atol=1e-6)
+
+
 def test_the_maps_of_a_part_of_a_concatenation_are_its_own():
     found = found_in(Dense)
     images = torch.cat([noise(found.model, 4), noise(found.model, 2, 5)])
