@@ -351,13 +351,10 @@ def test_hrank_s_threads_find_the_ranks_that_one_finds(images):
     assert torch.equal(map_ranks(maps), torch.linalg.matrix_rank(maps))
 
 
-def test_l2_is_the_length_of_the_filter():
-    assert scores("l2", view_of(generic(2), torch.tensor([[3.0, -4.0], [0.0, 1.0]]))).tolist() == [5, 1]
-
-
-def test_l1_is_the_sum_of_absolute_weights():
-    weight = torch.tensor([[1.0, -2.0], [0.5, 0.25]])
-    assert scores("l1", view_of(generic(2), weight)).tolist() == [3.0, 0.75]
+def test_l1_and_l2_by_hand():
+    view = view_of(generic(4), torch.tensor([[3.0, -4.0], [0.0, 1.0], [0.0, 0.0], [-6.0, 8.0]]))
+    assert scores("l1", view).tolist() == [7, 1, 0, 14]
+    assert scores("l2", view).tolist() == [5, 1, 0, 10]
 
 
 def test_random_is_a_permutation_that_differs_between_seeds_and_spaces():
