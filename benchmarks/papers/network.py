@@ -77,7 +77,7 @@ class Network:
         cut, program, plan = self._cut(trial)
         model = self._recovered(trial, cut, program, plan)
         if trial.steps:
-            images = load_images(self._training, model.input, limit=128 * trial.steps, seed=trial.seed)
+            images = self._drawn(128 * trial.steps, trial.seed)
             model = fine_tuned(model, images, trial.steps, trial.seed)
         left = sum(parameter.numel() for parameter in model.module.parameters())
         return Result(
@@ -95,10 +95,21 @@ class Network:
         right: np.ndarray = predict(model, program, images, batch=64).ranked[:, 0] == images.labels
         return right
 
+    @cached_property
+    def _pool(self) -> ImageSet:
+        return load_images(self._training, self._model.input)
+
+    def _drawn(self, count: int, seed: int) -> ImageSet:
+        """Training images as `load_images` draws them; a source that decodes all of them each time is read once."""
+        if ".py:" not in self._training:
+            return load_images(self._training, self._model.input, limit=count, seed=seed)
+        first, chosen = (np.random.default_rng(one).permutation(len(self._pool)) for one in (0, seed))
+        return self._pool.take(np.argsort(first)[chosen[:count]])
+
     def _batches(self, trial: Trial) -> list[Tensor]:
         wanted = (trial.calibration, trial.seed)
         if wanted not in self._calibrations:
-            images = load_images(self._training, self._model.input, limit=wanted[0], seed=wanted[1])
+            images = self._drawn(*wanted)
             batches = (torch.from_numpy(batch) for batch in images.batches(self._model.input, _BATCH))
             self._calibrations = {wanted: [one.contiguous(memory_format=torch.channels_last) for one in batches]}
         return self._calibrations[wanted]
