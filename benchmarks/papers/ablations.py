@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from page import lines_of
-from trials import Results, Trial, difference
+from trials import Difference, Results, Trial, difference
 
 TITLE = "The doubtful choices, one against the other, ResNet-56"
 WIDTHS = "10/17/24"
@@ -30,42 +30,41 @@ def trials(quick: bool) -> list[Trial]:
     size = {"images": 200, "calibration": 32} if quick else {"images": 2000, "calibration": 128}
     chosen = {"fscl": CHOICES["fscl"][:1]} if quick else CHOICES
     return [
-        Trial("resnet56", name, options, WIDTHS, recovery, **size)
+        Trial("resnet56", name, options, WIDTHS, "reconstruct", **size)
         for name, variants in chosen.items()
         for options in ("", *variants)
-        for recovery in ("none", "reconstruct")
     ]
+
+
+def needed(quick: bool) -> list[Trial]:
+    """Without which there is no page; what was not run besides is said there."""
+    return trials(quick)[:2]
 
 
 def page(results: Results, quick: bool) -> str:
     """The table as Markdown."""
     wanted = trials(quick)
-    table = [
-        "| criterion | choice | nothing: top-1 | less the default's | refitted: top-1 | less the default's | verdict |",
-        "|---" * 7 + "|",
-    ]
-    for trial in (trial for trial in wanted if trial.recovery == "none"):
-        pair = [results[trial], results[replace(trial, recovery="reconstruct")]]
-        plain = [results[replace(one.trial, options="")] for one in pair]
-        if not trial.options:
-            cells = (f"{pair[0].top1:.1f} %", "", f"{pair[1].top1:.1f} %", "")
-            choice, verdict = f"default: {DEFAULTS[trial.criterion]}", ""
+    table = ["| criterion | choice | top-1 | less the default's | verdict |", "|---" * 5 + "|"]
+    for trial in wanted:
+        choice = trial.options or f"default: {DEFAULTS[trial.criterion]}"
+        found, plain = results.get(trial), results.get(replace(trial, options=""))
+        if found is None or plain is None:
+            cells = ("", "", "not run")
+        elif found is plain:
+            cells = (f"{found.top1:.1f} %", "", "")
         else:
-            gains = [difference(*both) for both in zip(pair, plain, strict=True)]
-            cells = (f"{pair[0].top1:.1f} %", str(gains[0]), f"{pair[1].top1:.1f} %", str(gains[1]))
-            choice, verdict = trial.options, _verdict(*(gain.points if gain.sure else 0.0 for gain in gains))
-        table.append(f"| {trial.criterion} | {choice} | {' | '.join(cells)} | {verdict} |")
+            gain = difference(found, plain)
+            cells = (f"{found.top1:.1f} %", str(gain), _verdict(gain))
+        table.append(f"| {trial.criterion} | {choice} | {' | '.join(cells)} |")
     about = f"""\
-Kept widths {WIDTHS}, seed 0, {wanted[0].images} test images of the JPEG copy, second half;
-{wanted[0].calibration} training
-images calibrate. Defaults were chosen before, on other images
-([0003](../../docs/decisions/0003-qsfm-and-recovery.md)): this table did not choose them. Differences in
-points, image by
-image, with 95 % intervals."""
+Kept widths {WIDTHS}, refitted by least squares, seed 0, {wanted[0].images} test images of the JPEG copy, second half;
+{wanted[0].calibration} training images calibrate. Defaults were chosen before, on other images
+([0003](../../docs/decisions/0003-qsfm-and-recovery.md)): this table did not choose them. Differences in points, image
+by image, with 95 % intervals."""
     return lines_of(TITLE, "ablations", about, table)
 
 
-def _verdict(raw: float, refitted: float) -> str:
-    said = {-1: "worse", 0: "no sure difference", 1: "better"}
-    one, other = (said[(value > 0) - (value < 0)] for value in (raw, refitted))
-    return one if one == other else f"{one} without recovery, {other} with it"
+def _verdict(gain: Difference) -> str:
+    if not gain.sure:
+        return "no sure difference"
+    return "better than the default" if gain.points > 0 else "worse than the default"
