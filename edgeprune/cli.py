@@ -29,6 +29,7 @@ from edgeprune.request import (
 )
 from edgeprune.terminal import Talk, print_description, print_json, print_plan
 from edgeprune.timing_commands import bench, compare, doctor
+from edgeprune.training_command import train
 
 app = typer.Typer(
     name="edgeprune",
@@ -280,6 +281,7 @@ def inspect(
         print_description(description.to_json(), as_json)
 
 
+app.command()(train)
 app.command()(bench)
 app.command()(compare)
 app.command()(doctor)

@@ -69,6 +69,10 @@ class DataError(EdgepruneError):
     """The images cannot be read or do not fit the model."""
 
 
+class TrainingError(EdgepruneError):
+    """A training cannot go on."""
+
+
 class OutputError(EdgepruneError):
     """The output folder cannot be written."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.data import ImageSet, load_images, split, without
-from edgeprune.errors import UsageError
+from edgeprune.errors import DataError, UsageError
 from edgeprune.export import EXPORTERS, available_formats
 from edgeprune.journal import Journal
 from edgeprune.model import Model, known_models, load_model
@@ -17,6 +17,8 @@ from edgeprune.request import Request
 from edgeprune.target import Target
 
 _BATCH = 32
+_TESTED = 10
+"""One image in so many is kept for testing where none are given for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +85,50 @@ def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
         else:
             first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
             second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
-    for images in {id(first.skipped): first, id(second.skipped): second}.values():
+    return Photos(first, _apart(second, first, "calibration", journal))
+
+
+def lessons(request: Request, test_data: str | None, model: Model, journal: Journal) -> tuple[ImageSet, ImageSet]:
+    """Images to train on and images to test with, decoded; they share none.
+
+    Args:
+        request: its `data` are to train on.
+        test_data: images to test with; None for those that come with the model, or else a tenth of the others.
+        model: what it wants of an image.
+        journal: told of broken images.
+
+    Raises:
+        DataError: there are no labels to train with, or no images are left to test with.
+    """
+    card = known_models().get(request.model)
+    data = request.data or (card.calibration_data if card else None)
+    test_data = test_data or (card.data if card and not request.data else None)
+    if not data:
+        fix = "Give --data PATH: a folder of class folders, a tar with labels.txt, an .npz, or path/file.py:function."
+        raise UsageError("images with labels are needed to train on", fix=fix)
+    with journal.stage("images") as tick:
+        first = load_images(data, model.input, seed=request.seed, tick=tick)
+        if test_data:
+            second = load_images(test_data, model.input, limit=request.images, seed=request.seed)
+        else:
+            # Drawn at random already: at most so many for testing, the others for training.
+            second, first = split(first, min(request.images, -(-len(first) // _TESTED)), request.seed)
+    if first.labels is None:
+        fix = "Put each class into a sub-folder, or give a tar with labels.txt, or an .npz or a function with labels."
+        raise DataError("the images have no labels, which training needs", where=data, fix=fix)
+    return first, _apart(second, first, "training", journal)
+
+
+def _apart(scoring: ImageSet, others: ImageSet, kind: str, journal: Journal) -> ImageSet:
+    """The images to score with that are not among others; what is wrong with either is told."""
+    for images in {id(others.skipped): others, id(scoring.skipped): scoring}.values():
         if images.skipped:
             journal.warn(
                 f"{len(images.skipped)} broken images of {images.source} were skipped, {images.skipped[0]} first"
             )
-    scoring = without(second, first)
-    if len(scoring) < len(second):
+    fresh = without(scoring, others)
+    if len(fresh) < len(scoring):
         journal.warn(
-            f"{len(second) - len(scoring)} images of {second.source} are also calibration images and were not scored"
+            f"{len(scoring) - len(fresh)} images of {scoring.source} are also {kind} images and were not scored"
         )
-    return Photos(first, scoring)
+    return fresh

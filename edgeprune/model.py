@@ -69,6 +69,7 @@ def load_model(
     std: tuple[float, ...] | None = None,
     more_inputs: tuple[tuple[int, ...], ...] = (),
     classifier: bool = True,
+    from_scratch: bool = False,
 ) -> Model:
     """Build a network, check that it runs, and load its weights. Nothing is downloaded.
 
@@ -80,6 +81,7 @@ def load_model(
         std: the same; by default the card's, ImageNet's for the zoos, else 1.
         more_inputs: the shape of each input after the images, without the batch.
         classifier: whether to insist on a network that gives one [n, classes] tensor, as `compress` does.
+        from_scratch: leave the card's own weights aside.
 
     Raises:
         UsageError: no model has that name, its input size is not known, or the input's numbers do not fit together.
@@ -102,7 +104,7 @@ def load_model(
     output = _run(model.module, model.input_shapes, model.source)
     if classifier:
         _check_logits(output, model)
-    file = Path(weights) if weights else built.weights
+    file = Path(weights) if weights else None if from_scratch else built.weights
     if file is not None:
         fit_weights(built.module, read_weights(file), file)
     return replace(model, weights=str(file or ""))

@@ -20,24 +20,20 @@ from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure, save_inputs
 from edgeprune.bench.transport import Local
 from edgeprune.bench.trust import doubts
-from edgeprune.channels import ChannelMap
 from edgeprune.criteria import Criterion, configure
+from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import ImageSet, check_labels
 from edgeprune.export import EXPORTERS
 from edgeprune.export.parity import check
-from edgeprune.graph import GraphNetwork
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.measurement import Measurement
 from edgeprune.model import Model, save_model, with_tensors
 from edgeprune.plan import Cost, PruningPlan
-from edgeprune.program import Program, capture
+from edgeprune.program import Program
 from edgeprune.prune.allocate import allocate, left_whole
-from edgeprune.prune.cost import cost
-from edgeprune.prune.fold import fold_weights
 from edgeprune.prune.score import Scorer
-from edgeprune.prune.surgery import apply, check_plan
-from edgeprune.prune.trace import trace
+from edgeprune.prune.surgery import check_plan
 from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.build import Evidence, Pruning, build
@@ -47,20 +43,30 @@ from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
 
-_UNSAFE = re.compile(r"[^\w.-]+")
+UNSAFE = re.compile(r"[^\w.-]+")
+"""What is not put into the name of a folder."""
 _PARITY_IMAGES = 32
 _BENCH_IMAGES = 8
 _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 
 
 @dataclass(frozen=True, eq=False)
-class Traced:
-    """A model and what tracing found out about it."""
+class Result:
+    """What became of a model.
 
-    model: Model
-    program: Program
-    channel_map: ChannelMap
-    cost: Cost
+    Attributes:
+        plan: the decision.
+        uncut: the model before.
+        pruned: the model after the cut.
+        recovered: the model that is handed over: `pruned.model`, or what recovery made of it.
+        recovery: how it was made good again.
+    """
+
+    plan: PruningPlan
+    uncut: Traced
+    pruned: Traced
+    recovered: Model
+    recovery: Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +100,11 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
     given = PruningPlan.load(request.plan) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
-    out = request.out or Path("runs") / f"{_UNSAFE.sub('-', model.name)}-{target.name}"
+    out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-{target.name}"
     if not request.dry_run:
         check_free(out, request.overwrite)
     photos = named_photos(request, model, journal)
-    uncut = _traced(model, journal)
+    uncut = traced(model, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     whole = left_whole(uncut.channel_map, request.scope)
     plan = given or _decide(request, uncut, photos, criterion, target, journal)
@@ -106,26 +112,26 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
     if request.dry_run:
         return Outcome(plan, whole)
     with staged(out) as folder:
-        report = _carry_out(request, plan, uncut, photos, target, formats, folder, journal)
+        uncut, pruned = cut(plan, uncut, journal)
+        result = Result(plan, uncut, pruned, *_recover(request, plan, uncut, pruned, photos, journal))
+        report = conclude(request, result, photos, target, formats, folder, journal)
     return Outcome(plan, whole, report, out)
 
 
-def _carry_out(
+def conclude(
     request: Request,
-    plan: PruningPlan,
-    uncut: Traced,
+    result: Result,
     photos: Photos,
     target: Target,
     formats: Sequence[str],
     folder: Path,
     journal: Journal,
 ) -> Report:
-    """Everything after the decision, into the run folder."""
+    """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
+    plan, uncut, pruned, recovered = result.plan, result.uncut, result.pruned, result.recovered
     plan.save(folder / "plan.json")
-    uncut, pruned = _cut(plan, uncut, journal)
-    recovered, recovery = _recover(request, plan, uncut, pruned, photos, journal)
     models = [(uncut.model, uncut.program), (pruned.model, pruned.program)]
-    models += [(recovered, pruned.program)] if request.recover != "none" else []
+    models += [(recovered, pruned.program)] if recovered is not pruned.model else []
     accuracy = _accuracy(models, photos.scoring, journal)
     save_model(recovered, folder)
     artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
@@ -146,36 +152,12 @@ def _carry_out(
         report = build(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
-            Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery),
+            Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), result.recovery),
             Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found),
             facts,
         )
         report.save(folder)
     return report
-
-
-def _traced(model: Model, journal: Journal, *, any_size: bool = False) -> Traced:
-    with journal.stage("trace"):
-        program = capture(model.module, model.input.shape, any_size=any_size)
-        folded = fold_weights(model, program)
-        if folded is not model:
-            journal.warn(f"{model.name} is cut as a graph of operators, not as its own class: {folded.rewritten}")
-            model, program = folded, capture(folded.module, folded.input.shape)
-        channel_map = trace(program)
-        return Traced(model, program, channel_map, cost(program, channel_map, model.module))
-
-
-def _cut(plan: PruningPlan, uncut: Traced, journal: Journal) -> tuple[Traced, Traced]:
-    """The uncut and the cut model, with programs whose nodes have the same names."""
-    with journal.stage("cut"):
-        cut = apply(plan, uncut.channel_map, uncut.model)
-    pruned = _traced(cut, journal)
-    if isinstance(cut.module, GraphNetwork) and not isinstance(uncut.model.module, GraphNetwork):
-        journal.warn(f"the cut model is a graph of operators, not the model's own class: {cut.rewritten}")
-        open_sizes = _traced(uncut.model, journal, any_size=True)
-        if open_sizes.program.position == pruned.program.position:
-            return open_sizes, pruned
-    return uncut, pruned
 
 
 def _decide(

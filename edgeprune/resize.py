@@ -68,6 +68,14 @@ def all_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
 
 
+def copy_tensors(source: nn.Module, module: nn.Module) -> None:
+    """Copy the numbers of one network into another of the same architecture, in place, on whatever device they are."""
+    numbers = all_tensors(source)
+    with torch.no_grad():
+        for name, tensor in all_tensors(module).items():
+            tensor.copy_(numbers[name])
+
+
 def bare_widths(module: nn.Module) -> dict[str, int]:
     """Path -> channels of each normalisation that has that number as an attribute only: it stores no tensors."""
     return {

@@ -12,7 +12,12 @@ from pathlib import Path
 from edgeprune.errors import EdgepruneError, OutputError
 from edgeprune.files import is_out_of_space, output_error
 
-_KINDS = {"report.json": "run", "bundle.json": "bundle", "app/opt/edgeprune/bundle.json": "context"}
+_KINDS = {
+    "report.json": "run",
+    "training.json": "training",
+    "bundle.json": "bundle",
+    "app/opt/edgeprune/bundle.json": "context",
+}
 
 
 def check_free(out: Path, overwrite: bool, mark: str = "report.json") -> None:

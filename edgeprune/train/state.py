@@ -1,0 +1,214 @@
+"""State: all that a training under way consists of, and one step of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from edgeprune.data import ImageSet, InputSpec
+from edgeprune.errors import TrainingError
+from edgeprune.resize import all_tensors, copy_tensors
+from edgeprune.train.augment import augmented, draws, order
+from edgeprune.train.device import chosen, mixed_precision, placed
+from edgeprune.train.job import Job, Objective
+from edgeprune.train.settings import Course, Settings, learning_rate
+
+_SEEDS = 1 << 63
+
+
+class State:
+    """A training after some of its steps.
+
+    Args:
+        job: what is trained; nothing of it is done yet.
+
+    Attributes:
+        module: the network, in training mode, on the device.
+        course: how many steps there are.
+        steps_each: of one epoch.
+        done: steps so far.
+        elapsed_s: seconds so far.
+        rows: of the epochs so far.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job, settings = job, job.settings
+        self._device = chosen(settings.device)
+        self.steps_each = max(1, len(job.images) // settings.batch)
+        self.course = Course(settings.epochs * self.steps_each, settings.minutes)
+        self.done, self.elapsed_s = 0, 0.0
+        self.rows: list[Mapping[str, Any]] = []
+        self._loss, self._order = 0.0, (-1, order(0, 0, 0))
+        self.module = placed(copy.deepcopy(job.module), self._device).train()
+        self._learned = {name: one for name, one in self.module.named_parameters() if one.requires_grad}
+        if not self._learned:
+            raise TrainingError("the network has no parameters that can be trained", fix="Let them require gradients.")
+        self._optimiser = _optimiser(self._learned, settings)
+        self._mean = _running_mean(self.module, settings.ema)
+        self._precision, self._scaler = mixed_precision(self._device)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 0."""
+        return self.done // self.steps_each
+
+    @property
+    def within(self) -> int:
+        """The number of the next step in its epoch, from 0."""
+        return self.done % self.steps_each
+
+    @property
+    def share(self) -> float:
+        """What share of the training is over, 0 to 1."""
+        return self.course.share(self.done, self.elapsed_s)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.share >= 1
+
+    def step(self, objective: Objective) -> float:
+        """Learn from the next batch.
+
+        Returns:
+            The loss. If it is not a finite number, nothing has been changed.
+        """
+        settings = self._job.settings
+        images, labels = self._batch()
+        rate = learning_rate(self.course.share(self.done + 0.5, self.elapsed_s), settings)
+        self._optimiser.param_groups[0]["lr"] = rate
+        torch.manual_seed((settings.seed * 1_000_003 + self.done) % _SEEDS)  # for layers that draw
+        self._optimiser.zero_grad(set_to_none=True)
+        with _trainable(self._job):
+            with self._precision:
+                loss = objective(self.module, images, labels)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                return value
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._mean is not None:
+            self._mean.update_parameters(self.module)
+        self._loss += value
+        self.done += 1
+        return value
+
+    def row(self) -> dict[str, Any]:
+        """What is known of the epoch that has just ended; the next one's begins empty."""
+        steps = self.within or self.steps_each
+        rate = learning_rate(self.course.share(self.done - 0.5, self.elapsed_s), self._job.settings)
+        epoch = -(-self.done // self.steps_each)
+        row = {"epoch": epoch, "steps": steps, "loss": self._loss / steps, "rate": rate, "elapsed_s": self.elapsed_s}
+        self._loss = 0.0
+        return row
+
+    def result(self) -> nn.Module:
+        """A copy of the trained network, or of the running mean, in eval mode, on the device."""
+        # Of the network as it was given: a forward pass may have left something behind that cannot be copied.
+        found = placed(copy.deepcopy(self._job.module), self._device)
+        copy_tensors(self.module if self._mean is None else self._mean.module, found)
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor a checkpoint must hold."""
+        momentum = {name: self._optimiser.state[one]["momentum_buffer"] for name, one in self._learned.items()}
+        parts: dict[str, Mapping[str, Tensor]] = {"model": _unshared(self.module), "momentum": momentum}
+        if self._mean is not None:
+            parts["mean"] = _unshared(self._mean)
+        return {f"{part}/{name}": one for part, tensors in parts.items() for name, one in tensors.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Everything else a checkpoint must hold."""
+        return {
+            "fingerprint": self._job.fingerprint,
+            "done": self.done,
+            "elapsed_s": self.elapsed_s,
+            "loss": self._loss,
+            "rows": [dict(row) for row in self.rows],
+            "scaler": self._scaler.state_dict(),
+            "companion": dict(self._job.companion.to_json()),
+        }
+
+    def fits(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is one of this training."""
+        return bool(document["fingerprint"] == self._job.fingerprint) and self.tensors().keys() == tensors.keys()
+
+    def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint that fits."""
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(tensors[name])  # in place: the layout in memory decides the last bits
+        self.done, self.elapsed_s = int(document["done"]), float(document["elapsed_s"])
+        self._loss, self.rows = float(document["loss"]), list(document["rows"])
+        if self._scaler.is_enabled() and document["scaler"]:  # else it was trained on another kind of device
+            self._scaler.load_state_dict(document["scaler"])
+        self._job.companion.restore(document["companion"])
+
+    def _batch(self) -> tuple[Tensor, Tensor | None]:
+        """The images and labels of the next step, on the device."""
+        settings, images = self._job.settings, self._job.images
+        if self._order[0] != self.epoch:
+            self._order = self.epoch, order(settings.seed, self.epoch, len(images))
+        size = min(settings.batch, len(images))
+        indices = self._order[1][self.within * size : (self.within + 1) * size]
+        batch = images.take(indices)
+        inputs = _inputs(batch, draws(settings.seed, self.epoch, indices, 3), settings, self._job.input)
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self._device)
+        return inputs.to(self._device).contiguous(memory_format=torch.channels_last), labels
+
+
+@contextmanager
+def _trainable(job: Job) -> Iterator[None]:
+    """Within the block, what the network's own code cannot do is an error of ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        half = max(2, job.settings.batch // 2)
+        what = f"the device's memory is too small for batches of {job.settings.batch} images"
+        raise TrainingError(what, where=str(error).partition("\n")[0], fix=f"For example: --batch {half}") from error
+    except RuntimeError as error:
+        raise TrainingError(
+            "the network cannot be trained: its forward or backward pass fails in training mode",
+            where=str(error).partition("\n")[0],
+            fix="Its forward must let gradients through: x = x + y, for example, not x += y after an activation.",
+        ) from error
+
+
+def _inputs(batch: ImageSet, numbers: Any, settings: Settings, spec: InputSpec) -> Tensor:
+    return torch.from_numpy(spec.normalise(augmented(batch.images, numbers, settings.padding, settings.flip)))
+
+
+def _optimiser(learned: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.SGD:
+    """Momentum exists from the start, at zero, so that a checkpoint of the first step holds the same tensors."""
+    optimiser = torch.optim.SGD(
+        learned.values(),
+        lr=settings.rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    for parameter in learned.values():
+        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
+
+
+def _running_mean(module: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(module, multi_avg_fn=mean, use_buffers=True)
+
+
+def _unshared(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by the first of its names."""
+    first: dict[int, str] = {}
+    tensors = all_tensors(module)
+    return {name: one for name, one in tensors.items() if first.setdefault(id(one), name) == name}

@@ -1,0 +1,159 @@
+"""The command that trains and prunes in one run."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from edgeprune.listings import AsJson
+from edgeprune.request import DEFAULT_RATIO, Request, parse_budget, parse_numbers, parse_settings, parse_shape
+from edgeprune.terminal import Talk, print_json
+
+if TYPE_CHECKING:
+    from edgeprune.training import Finished
+
+_NOTHING = "0"
+
+
+def train(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images to train on, with labels: folder of class folders, tar, .npz, or path/file.py:function."
+        ),
+    ] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="Images to test with. (default: a tenth of --data, which is then not trained on)")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from these: safetensors or a plain state dict.")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights, not from the model's own.")
+    ] = False,
+    input_shape: Annotated[str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x32x32.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, of pixels scaled to 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(help="The same.")] = None,
+    criterion: Annotated[str, typer.Option(help="How filters are ranked: see `edgeprune criteria`.")] = "ssm",
+    criterion_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of the criterion, e.g. ranking=area; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Share of filters to remove in each layer that is cut; 0: only train. (default: {DEFAULT_RATIO})",
+            metavar="FLOAT|auto",
+        ),
+    ] = None,
+    macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
+    scope: Annotated[
+        str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")
+    ] = "inner",
+    multiple: Annotated[
+        int | None, typer.Option(help="Round widths to multiples of this. (default: the target's)")
+    ] = None,
+    freeze_last: Annotated[
+        float, typer.Option(help="In what last share of the training the choice of filters is frozen.")
+    ] = 0.3,
+    zero: Annotated[
+        str, typer.Option(help="What of a filter is set to zero while it may recover: scales or weights.")
+    ] = "scales",
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 30,
+    minutes: Annotated[float | None, typer.Option(help="End after so long at the latest.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate. (default: 0.1 from scratch, 0.01 from weights)")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    ema: Annotated[float, typer.Option(help="Decay of a running mean of the weights, e.g. 0.999; 0 for none.")] = 0.0,
+    padding: Annotated[
+        int | None, typer.Option(help="Pixels an image is moved by at most. (default: an eighth of it)")
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror every second image. (default: if in colour)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    target: Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")] = "rpi4",
+    formats: Annotated[
+        str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
+    bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")] = True,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: AsJson = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew where a training was interrupted.")] = False,
+) -> None:
+    """Train and prune in one run, without fine-tuning afterwards; then cut, export, verify, bench, report.
+
+    Interrupted, it goes on with the same command. --ratio 0 only trains.
+    """
+    from edgeprune.train.order import TrainOrder
+    from edgeprune.train.settings import Settings
+
+    request = Request(
+        model=model,
+        target=target,
+        weights=weights,
+        data=data,
+        input_shape=parse_shape(input_shape),
+        mean=parse_numbers("--mean", mean),
+        std=parse_numbers("--std", std),
+        criterion=criterion,
+        criterion_options=parse_settings(criterion_option or []),
+        budget=parse_budget(None if ratio == _NOTHING else ratio, macs, None),
+        scope=scope,  # type: ignore[arg-type]  # checked by Request.check
+        formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
+        recover="none",
+        images=images,
+        out=out,
+        seed=seed,
+        overwrite=overwrite,
+        bench=bench,
+        command=("edgeprune", *sys.argv[1:]),
+    )
+    settings = Settings(epochs=epochs, batch=batch, ema=ema, minutes=minutes, device=device)  # type: ignore[arg-type]
+    talk = Talk()
+    from edgeprune.training import train as run
+
+    with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
+        done = run(
+            TrainOrder(
+                request=request,
+                settings=settings,
+                rate=lr,
+                padding=padding,
+                flip=flip,
+                test_data=test_data,
+                from_scratch=from_scratch,
+                prune=ratio != _NOTHING,
+                multiple=multiple,
+                freeze_last=freeze_last,
+                zero=zero,  # type: ignore[arg-type]
+                restart=restart,
+            ),
+            talk,
+        )
+    if as_json:
+        print_json(done.to_json())
+    else:
+        _print(done, talk)
+
+
+def _print(done: Finished, talk: Talk) -> None:
+    if done.report is not None:
+        from edgeprune.report.render.terminal import renderable
+
+        Console(highlight=False).print(renderable(done.report))
+    more = ", plan.json, the files, report.json, report.md, report.html" if done.report else ""
+    talk.say(f"Everything is in {done.folder}: training.jsonl, trained.safetensors{more}")
