@@ -155,6 +155,9 @@ def compress(
         ),
     ] = None,
     macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
+    allocation: Annotated[
+        str, typer.Option(help="Where filters go: damage (where the output loses least) or uniform.")
+    ] = "damage",
     scope: Scope = "inner",
     formats: Annotated[
         str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")
@@ -194,7 +197,8 @@ def compress(
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
         budget=parse_budget(ratio, macs, plan),
-        scope=scope,  # type: ignore[arg-type]  # checked by Request.check
+        allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
+        scope=scope,  # type: ignore[arg-type]
         formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
         recover=recover,  # type: ignore[arg-type]
         calibration_images=calibration_images,

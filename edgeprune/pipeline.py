@@ -167,7 +167,14 @@ def _decide(
     names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
     with journal.stage("score") as tick:
         scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, photos.batches(uncut.model))
-        scored = scorer.score(criterion, names, seed=request.seed, share=request.budget.share, tick=tick)
+        scored = scorer.score(
+            criterion,
+            names,
+            seed=request.seed,
+            share=request.budget.share,
+            tick=tick,
+            damage=request.allocation == "damage" and request.budget.ratio != "auto",
+        )
     with journal.stage("allocate"):
         return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import read_json, sha256_of_json, write_json
 
 SCHEMA = 1
+
+Allocation = Literal["uniform", "damage", "outcome"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class PruningPlan:
         sizes: space name to its uncut number of filters, every space of the model.
         keep: space name to the ascending indices that stay; spaces not named stay whole.
         macs_kept: reached share of the uncut MACs.
+        allocation: how it was decided how much each space gives up: "uniform", "damage" (see
+            `edgeprune.prune.allocate.allocate`), or "outcome" of the criterion.
     """
 
     model: str
@@ -93,6 +97,7 @@ class PruningPlan:
     sizes: Mapping[str, int]
     keep: Mapping[str, tuple[int, ...]]
     macs_kept: float = field(compare=False)
+    allocation: Allocation = "uniform"
 
     @property
     def fingerprint(self) -> str:
@@ -111,6 +116,7 @@ class PruningPlan:
             "criterion": self.criterion,
             "settings": dict(self.settings),
             "asked": self.budget.to_json(),
+            "allocation": self.allocation,
             "reached": {"macs": self.macs_kept},
             "channel_multiple": self.channel_multiple,
             "sizes": dict(self.sizes),
@@ -134,6 +140,7 @@ class PruningPlan:
                 sizes={str(name): int(size) for name, size in document["sizes"].items()},
                 keep={str(name): tuple(int(i) for i in kept) for name, kept in document["keep"].items()},
                 macs_kept=float(document["reached"]["macs"]),
+                allocation=_allocation(document.get("allocation", "uniform")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EdgepruneError(f"not a pruning plan: {type(error).__name__}: {error}") from error
@@ -155,3 +162,10 @@ class PruningPlan:
         except EdgepruneError as error:
             fix = "Make one with --dry-run --json, or take the plan.json of a run."
             raise EdgepruneError(error.what, where=str(path), fix=fix) from error
+
+
+def _allocation(word: object) -> Allocation:
+    for known in get_args(Allocation):
+        if word == known:
+            return cast(Allocation, known)
+    raise ValueError(f"allocation {word!r}")

@@ -13,6 +13,7 @@ from edgeprune.registry import unknown
 
 Recovery = Literal["reconstruct", "bn", "none"]
 Scope = Literal["inner", "all"]
+Allocation = Literal["damage", "uniform"]
 
 DEMO = "digits"
 """The model that runs when none is named."""
@@ -39,6 +40,7 @@ class Request:
         criterion: its name.
         criterion_options: its settings as typed.
         budget: how much is to go; ignored where a plan is given.
+        allocation: how much each space gives up: "damage", where it costs the outputs least, or "uniform".
         scope: "inner" or "all", see `edgeprune.prune.allocate.left_whole`.
         formats: file formats to write; None for all that can be written here.
         recover: what to do after the cut.
@@ -65,6 +67,7 @@ class Request:
     criterion: str = "qsfm"
     criterion_options: Mapping[str, str] = field(default_factory=dict)
     budget: Budget = field(default_factory=lambda: Budget(ratio=DEFAULT_RATIO))
+    allocation: Allocation = "damage"
     scope: Scope = "inner"
     formats: tuple[str, ...] | None = None
     recover: Recovery = "reconstruct"
@@ -88,6 +91,7 @@ class Request:
         for what, value, known in (
             ("--recover", self.recover, get_args(Recovery)),
             ("--scope", self.scope, get_args(Scope)),
+            ("--allocation", self.allocation, get_args(Allocation)),
         ):
             if value not in known:
                 raise unknown(what, value, known)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from edgeprune.program import Program, forget, run_node
 from edgeprune.resize import all_tensors
+
+Change = Callable[[Mapping[str, Any]], Any]
+"""What a node becomes, from the values alive where it runs."""
 
 
 class Walk:
@@ -23,6 +26,9 @@ class Walk:
         module: where the stored tensors are.
         batches: images, each a float32 tensor [n, channels, height, width].
         memory_bytes: how much to keep between questions, for all batches together.
+
+    Attributes:
+        images: how many there are.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class Walk:
     ) -> None:
         self._program, self._module = program, module
         self._batches = batches
+        self.images = sum(len(batch) for batch in batches)
         self._limit = memory_bytes // max(1, sum(len(batch) for batch in batches))
         self._restart()
 
@@ -74,3 +81,25 @@ class Walk:
             kept.append(saved)
             yield tuple(asked[node] for node in nodes)
         self._place, self._kept = rest, kept
+
+    def finish(self, changed: Mapping[str, Change], images: int) -> Iterator[tuple[Tensor, ...]]:
+        """The outputs of the program, batch by batch, if some nodes had other values; the walk stays where it is.
+
+        Args:
+            changed: node -> what it becomes, from the values alive where it runs.
+            images: for how many images at least, so far as there are as many.
+        """
+        program, state = self._program, all_tensors(self._module)
+        rests = all(program.position[node] > self._place for node in changed)
+        seen = 0
+        for kept, batch in zip(self._kept, self._batches, strict=True):
+            if seen >= images:
+                break
+            seen += len(batch)
+            values = dict(kept) if rests else {program.input: batch}
+            for place in range(self._place + 1 if rests else 0, len(program.nodes)):
+                node = program.nodes[place]
+                change = changed.get(node.name)
+                values[node.name] = change(values) if change else run_node(program, node, values, state)
+                forget(program, values, place)
+            yield tuple(values[node.name] for node in program.outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -271,3 +272,17 @@ def test_budgets_out_of_range_are_refused(option, value):
     found = found_in(Plain)
     with pytest.raises(UsageError, match=f"--{option} must lie between 0 and 1"):
         allocate(found.channel_map, scored(found.channel_map), Budget(**{option: value}), 1)
+
+
+def test_where_the_damage_is_known_filters_go_where_they_cost_the_output_least():
+    channel_map = found_in(Residual).channel_map
+    scores = scored(channel_map)
+    falling = {name: torch.arange(len(of), -1, -1.0) for name, of in scores.scores.items()}
+    cheap = next(iter(falling))
+    damage = {name: curve * (0.001 if name == cheap else 1.0) for name, curve in falling.items()}
+    plan = allocate(channel_map, replace(scores, damage=damage), Budget(macs=0.8), 1)
+    uniform = allocate(channel_map, scores, Budget(macs=0.8), 1)
+    assert plan.width(cheap) < uniform.width(cheap)
+    assert plan.macs_kept <= 0.8
+    assert (plan.allocation, uniform.allocation) == ("damage", "uniform")
+    check_plan(plan, channel_map)

@@ -15,11 +15,19 @@ from torch.nn import functional as F
 
 from edgeprune.criteria import CRITERIA, FilterView, configure
 from edgeprune.criteria.apssf import grown, lowest, structural
+from edgeprune.criteria.elimination import Reading
 from edgeprune.criteria.hrank import map_ranks
 from edgeprune.criteria.nystrom import approximate, chosen, prototypes
 from edgeprune.errors import UsageError
 
 NAMES = sorted(CRITERIA.rows)
+
+
+def reading_of(maps: Tensor, weight: Tensor) -> Reading:
+    """What a 1x1 convolution with weight [n, outputs] reads of maps [images, n, height, width]."""
+    rows = F.pad(maps.transpose(0, 1).flatten(1).T.double(), (0, 1), value=1.0)
+    owners = F.pad(torch.arange(len(weight)), (0, 1), value=-1)
+    return Reading.of(rows.T @ rows / len(rows), F.pad(weight.double(), (0, 0, 0, 1)), owners, len(rows))
 
 
 def view_of(maps: Tensor, weight: Tensor | None = None, seed: int = 0, batch: int = 4, **more: Any) -> FilterView:
@@ -35,6 +43,7 @@ def view_of(maps: Tensor, weight: Tensor | None = None, seed: int = 0, batch: in
             "maps": lambda side: iter(maps.split(batch)),
             "seed": seed,
             "read": lambda: readers,
+            "look": lambda: (reading_of(maps, readers[0][:, :, 0, 0]),),
             **more,
         }
     )
@@ -79,7 +88,13 @@ def reordered(view: FilterView, order: Tensor) -> FilterView:
         filters=tuple(layer[order] for layer in view.filters),
         read=lambda: tuple(layer[order] for layer in view.readers),
         maps=lambda side: (batch[:, order] for batch in view.maps(side)),
+        look=lambda: tuple(reordered_reading(one, order) for one in view.readings),
     )
+
+
+def reordered_reading(reading: Reading, order: Tensor) -> Reading:
+    places = F.pad(torch.argsort(order), (0, 1), value=-1)  # the last for inputs of no filter
+    return replace(reading, filters=places[reading.filters])
 
 
 def scaled(view: FilterView, by: Tensor) -> FilterView:

@@ -120,6 +120,27 @@ def test_activations_in_place_do_not_spoil_what_was_kept(memory_bytes):
     assert torch.equal(again, kept)
 
 
+@pytest.mark.parametrize("place", [0, 3, -1])
+def test_a_walk_is_finished_with_other_values_from_wherever_it_is(place):
+    model = model_of(Residual())
+    program = capture(model.module, model.input_shapes)
+    batches = [noise(model, 2, 1), noise(model, 3, 2)]
+    (changed,) = [node.name for node in program.nodes if operator_of(node) == "add"][:1]
+    reads = program.nodes[program.position[changed]].args
+    walk = Walk(program, model.module, batches)
+    list(walk.stream(program.nodes[place].name))
+    same = list(walk.finish({}, images=100))
+    twice = {changed: lambda values: 2 * (values[reads[0].name] + values[reads[1].name])}
+    other = list(walk.finish(twice, images=2))
+    assert all(
+        torch.allclose(run(model.module, batch), out, atol=1e-5) for batch, (out,) in zip(batches, same, strict=True)
+    )
+    assert len(other) == 1
+    assert not torch.allclose(other[0][0], same[0][0])
+    again = list(walk.finish({changed: lambda values: values[reads[0].name] + values[reads[1].name]}, images=2))
+    assert torch.allclose(again[0][0], same[0][0])
+
+
 def test_shapes_are_those_of_the_example_batch_and_other_batches_run():
     model, program = program_of(Plain())
     assert program.shapes["conv2d"] == (2, 8, 12, 12)

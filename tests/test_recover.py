@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.model import Model
+from edgeprune.patches import patches
 from edgeprune.program import capture, operator_of
 from edgeprune.prune.surgery import apply
 from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.least_squares import Sums, solve
-from edgeprune.recover.patches import patches
 from edgeprune.recover.reconstruct import Cut, Refit, reconstruct
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 import torch
 from torch import Tensor
 
+from edgeprune.criteria.elimination import Reading
 from edgeprune.errors import UsageError
 from edgeprune.registry import Registry, unknown
 
@@ -33,6 +34,7 @@ CRITERIA = Registry(
         "fscl": "edgeprune.criteria.fscl:fscl",
         "nystrom": "edgeprune.criteria.nystrom:nystrom",
         "apssf": "edgeprune.criteria.apssf:apssf",
+        "reconstruction": "edgeprune.criteria.reconstruction:reconstruction",
         "l1": "edgeprune.criteria.norms:l1",
         "l2": "edgeprune.criteria.norms:l2",
         "fpgm": "edgeprune.criteria.fpgm:fpgm",
@@ -56,6 +58,7 @@ class FilterView:
             width], on the device of the model; weights are on the CPU.
         seed: for criteria that draw.
         read: gives `readers`; called if those are asked for.
+        look: gives `readings`; called if those are asked for.
         gains: for each of `filters`, by what a normalisation multiplies its outputs, float32 [n]; ones where none does.
         residual: the layers' filters are added to each other.
         share: what share of the filters shall go, 0 to 1, so far as that is known.
@@ -67,6 +70,7 @@ class FilterView:
     maps: Callable[[Side], Iterator[Tensor]]
     seed: int = 0
     read: Callable[[], tuple[Tensor, ...]] = tuple
+    look: Callable[[], tuple[Reading, ...]] = tuple
     gains: tuple[Tensor, ...] = ()
     residual: bool = False
     share: float = 0.5
@@ -85,6 +89,11 @@ class FilterView:
         """
         return self.read()
 
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        """For each layer that mixes the n filters' outputs, what it reads on calibration images, and its weights."""
+        return self.look()
+
     def first_maps(self, side: Side, images: int) -> Iterator[Tensor]:
         """The feature maps of the first images, batch by batch, float32 [images, n, height, width]."""
         left = images
@@ -96,15 +105,18 @@ class FilterView:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a criterion of which the number of filters is an outcome returns.
+    """What a criterion returns that knows more than scores.
 
     Attributes:
         scores: float [n], higher = keep.
-        removed: how many it would remove; `--ratio auto` takes that.
+        removed: how many it would remove; `--ratio auto` takes that. 0 if it does not say.
+        errors: by the number of filters that stay, the squared error in what reads them, float64 [n + 1], see
+            `edgeprune.criteria.elimination.Elimination`; None if it does not know.
     """
 
     scores: Tensor
-    removed: int
+    removed: int = 0
+    errors: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from edgeprune.channels import ChannelMap, Space
 from edgeprune.errors import BudgetError
-from edgeprune.plan import Budget, PruningPlan
+from edgeprune.plan import Allocation, Budget, PruningPlan
 from edgeprune.prune.cost import macs
+from edgeprune.prune.widths import MacsAt, least_damage, nearest
 
 Scope = Literal["inner", "all"]
-MacsAt = Callable[[Mapping[str, float]], float]
-"""Space name -> width to the share of the uncut MACs that stays."""
-
 _FUZZ = 1e-12
 """Relative error of MACs counted in float64; less than one MAC of any model."""
 
@@ -32,12 +30,15 @@ class Scored:
         settings: every setting it ran with, JSON values.
         scores: space name -> float tensor [size], higher = keep.
         removed: space name -> how many filters the criterion itself would remove; all 0 if it does not say.
+        damage: space name -> what the outputs lose, by the number of filters that stay, float64 [size + 1]; empty where
+            that was not asked for.
     """
 
     criterion: str
     settings: Mapping[str, Any]
     scores: Mapping[str, Tensor]
     removed: Mapping[str, int] = field(default_factory=dict)
+    damage: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def left_whole(channel_map: ChannelMap, scope: Scope = "inner") -> dict[str, str]:
@@ -63,10 +64,12 @@ def _reason(space: Space, scope: Scope) -> str:
 def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: int) -> PruningPlan:
     """Decide which filters stay.
 
-    Every scored space gives up the same share of its filters, except for rounding: widths are multiples of `multiple`
-    (a space's own width is also allowed), each next to its exact value, some rounded up and some down so that the MACs
-    of the whole come as near to the asked budget as they can without exceeding it. With `Budget.ratio` the budget is
-    what the exact ratio would cost.
+    Widths are multiples of `multiple` (a space's own width is also allowed), and the MACs of the whole come as near to
+    the asked budget as they can without exceeding it. With `Budget.ratio` the budget is what it would cost if every
+    space gave up exactly that share of its filters.
+
+    Where the damage is known, each space gives up filters where they cost the outputs least for the MACs they save
+    (`least_damage`). Else all give up the same share, some rounded up and some down (`nearest`).
 
     Raises:
         UsageError: the budget is out of range.
@@ -88,7 +91,12 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
     else:
         kept, goal = _goal(budget, sizes, steps, macs_at)
         exact = {name: kept * size for name, size in sizes.items()}
-    widths = _round(exact, goal, steps, macs_at)
+    allocation = _allocation(budget, scored)
+    if allocation == "damage":
+        damage = {name: lost.double().numpy() for name, lost in scored.damage.items()}
+        widths = least_damage(damage, goal, steps, macs_at)
+    else:
+        widths = nearest(exact, goal, steps, macs_at)
     ranks = {space.name: _ranks(space, scored.scores[space.name], multiple) for space in spaces}
     return PruningPlan(
         model=channel_map.fingerprint,
@@ -99,7 +107,14 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
         sizes={space.name: space.size for space in channel_map.spaces},
         keep={name: tuple(np.flatnonzero(ranks[name] < width).tolist()) for name, width in widths.items()},
         macs_kept=macs_at(widths),
+        allocation=allocation,
     )
+
+
+def _allocation(budget: Budget, scored: Scored) -> Allocation:
+    if budget.ratio == "auto":
+        return "outcome"
+    return "damage" if scored.damage else "uniform"
 
 
 def allowed_widths(space: Space, multiple: int) -> list[int]:
@@ -215,26 +230,3 @@ def _share_of_filters(macs_share: float | None, at: Callable[[float], float]) ->
         middle = (low + high) / 2
         low, high = (low, middle) if at(middle) > macs_share else (middle, high)
     return low
-
-
-def _round(exact: Mapping[str, float], goal: float, steps: Mapping[str, list[int]], macs_at: MacsAt) -> dict[str, int]:
-    """Allowed widths next to the exact ones whose MACs come nearest to `goal` from below."""
-    place = {name: next(i for i, width in enumerate(steps[name]) if width >= exact[name]) for name in exact}
-
-    def over() -> bool:
-        return macs_at({name: steps[name][i] for name, i in place.items()}) > goal
-
-    def overshoot(name: str) -> float:
-        return (steps[name][place[name]] - exact[name]) / steps[name][-1]
-
-    while over():
-        place[max((name for name in place if place[name] > 0), key=overshoot)] -= 1
-    raised = True
-    while raised:  # what the last step gave away too much
-        raised = False
-        for name in sorted((name for name in place if overshoot(name) < 0), key=overshoot):
-            place[name] += 1
-            fits = not over()
-            place[name] -= not fits
-            raised |= fits
-    return {name: steps[name][i] for name, i in place.items()}

@@ -16,6 +16,7 @@ from edgeprune.inference import norm_after, norm_gain
 from edgeprune.program import Program
 from edgeprune.progress import Tick, silent
 from edgeprune.prune.allocate import Scored
+from edgeprune.prune.readers import Readers
 from edgeprune.resize import all_tensors
 from edgeprune.walk import Walk
 
@@ -36,7 +37,13 @@ class Scorer:
         self._module, self._batches = module, batches
 
     def score(
-        self, criterion: Criterion, names: Sequence[str], seed: int = 0, share: float = 0.5, tick: Tick = silent
+        self,
+        criterion: Criterion,
+        names: Sequence[str],
+        seed: int = 0,
+        share: float = 0.5,
+        tick: Tick = silent,
+        damage: bool = False,
     ) -> Scored:
         """The scores of the named spaces.
 
@@ -48,6 +55,7 @@ class Scorer:
             seed: for criteria that draw.
             share: what share of the filters shall go, as far as that is known.
             tick: told of each space.
+            damage: also find out what the outputs lose, for each number of filters that may stay.
 
         Raises:
             EdgepruneError: a criterion returned something other than one finite number a filter.
@@ -55,18 +63,22 @@ class Scorer:
         spaces = sorted(
             (self._map.space(name) for name in names), key=lambda space: self._program.position.get(space.after, 0)
         )
-        walk = Walk(self._program, self._module, _first(self._batches, criterion.settings.get("images")))
-        criterion = criterion.settled(self._view(space, walk, seed, share) for space in spaces)
+        shown = Walk(self._program, self._module, _first(self._batches, criterion.settings.get("images")))
+        readers = Readers(self._map, self._program, self._module, Walk(self._program, self._module, self._batches))
+        criterion = criterion.settled(self._view(space, shown, readers, seed, share) for space in spaces)
         scores: dict[str, Tensor] = {}
         removed: dict[str, int] = {}
+        losses: dict[str, Tensor] = {}
         for done, space in enumerate(spaces):
             tick(done, len(spaces))
-            found = criterion(self._view(space, walk, seed, share))
+            found = criterion(self._view(space, shown, readers, seed, share))
             scores[space.name], removed[space.name] = _checked(criterion, space, found.scores), found.removed
+            if damage:
+                losses[space.name] = readers.damage(space, scores[space.name], found.errors, share)
         tick(len(spaces), len(spaces))
-        return Scored(criterion.name, dict(criterion.settings), scores, removed)
+        return Scored(criterion.name, dict(criterion.settings), scores, removed, losses)
 
-    def _view(self, space: Space, walk: Walk, seed: int, share: float) -> FilterView:
+    def _view(self, space: Space, walk: Walk, readers: Readers, seed: int, share: float) -> FilterView:
         makers = [layer for layer in self._map.layers if layer.name in space.producers]
         return FilterView(
             name=space.name,
@@ -77,6 +89,7 @@ class Scorer:
             maps=lambda side: self._maps(space, walk, side),
             seed=seed,
             read=lambda: tuple(part for layer in self._map.layers for part in self._read(space, layer)),
+            look=lambda: tuple(readers.readings(space).values()),
             gains=tuple(part for layer in makers for part in _spread(self._gains(layer), layer.outputs, space)),
             residual=space.residual,
             share=share,

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from edgeprune.channels import ChannelMap, Layer, kept_indices
 from edgeprune.model import Model, with_tensors
+from edgeprune.patches import Rows, can_refit
 from edgeprune.plan import PruningPlan
 from edgeprune.program import Program, operator_of
 from edgeprune.progress import Tick, silent
 from edgeprune.recover.batchnorm import measure_norm, norm_nodes
 from edgeprune.recover.least_squares import Sums, solve
-from edgeprune.recover.patches import Rows
 from edgeprune.resize import all_tensors
 from edgeprune.walk import Walk
 
@@ -109,17 +109,12 @@ def _jobs(cut: Cut, norms: bool) -> list[Layer | fx.Node]:
         for layer in cut.channel_map.layers
         if len(kept_indices(layer.inputs, alive)) < len(layer.inputs)
         and used.count(layer.weight) == 1
-        and _can_refit(cut.node(layer.node))
+        and can_refit(cut.node(layer.node))
     ]
     written = {norm.name for layer in layers if (norm := _follower(cut, layer).norm) is not None}
     measured = [node for node in norm_nodes(cut.pruned_program) if norms and node.name not in written]
     position = cut.pruned_program.position
     return sorted([*layers, *measured], key=lambda job: position[job.node if isinstance(job, Layer) else job.name])
-
-
-def _can_refit(node: fx.Node) -> bool:
-    groups = node.args[6] if len(node.args) > 6 else 1
-    return operator_of(node) == "linear" or bool(operator_of(node) == "conv2d" and groups == 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
-from edgeprune.plan import Cost
+from edgeprune.plan import Allocation, Cost
 from edgeprune.report.energy import Energy
 from edgeprune.stats import Verdict
 
@@ -86,11 +86,13 @@ class BudgetFacts:
             {"macs": m} (share of MACs to keep).
         reached: {"macs": m}, share of the uncut model's MACs that is left.
         plan: fingerprint of the plan.
+        allocation: how it was decided how much each space gives up, see `edgeprune.plan.PruningPlan`.
     """
 
     asked: Mapping[str, float | str]
     reached: Mapping[str, float]
     plan: str
+    allocation: Allocation = "uniform"
 
 
 @dataclass(frozen=True)

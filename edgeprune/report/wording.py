@@ -46,12 +46,13 @@ def budget(report: Report) -> str:
     """What was asked and what was reached."""
     asked, reached = report.budget.asked, report.budget.reached
     wish = [f"{100 * float(asked['macs']):.4g} % of the MACs kept"] if "macs" in asked else []
-    ratio = asked.get("ratio")
+    ratio, damage = asked.get("ratio"), report.budget.allocation == "damage"
     if isinstance(ratio, str):
         wish.append("as many filters removed as the criterion itself says")
     elif ratio is not None:
-        wish.append(f"{100 * ratio:.4g} % of each layer's filters removed")
-    return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept."
+        wish.append(f"{100 * ratio:.4g} % of each layer's filters removed" + (", or as many MACs" if damage else ""))
+    where = ", cut where the output loses least" if damage else ""
+    return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept{where}."
 
 
 def command_line(report: Report) -> str:

@@ -46,15 +46,29 @@ class Rows:
         if operator_of(self.node) == "linear":
             yield x.reshape(-1, x.shape[-1]), target.reshape(-1, target.shape[-1])
             return
-        image_bytes = 4 * math.prod(self.shape[1:]) * math.prod(target.shape[2:])
-        step = max(1, _CHUNK_BYTES // image_bytes)
+        step = self._step(x)
         for images, wanted in zip(torch.split(x, step), torch.split(target, step), strict=True):
-            rows, outputs = patches(self.node, images, self.shape), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
-            most = max(1, round(MAX_ROWS * len(images) / self.images))
-            if len(rows) > most:
-                chosen = torch.arange(most) * len(rows) // most  # evenly over the images and their positions
-                rows, outputs = rows[chosen], outputs[chosen]
-            yield rows, outputs
+            rows, chosen = self._sample(images)
+            yield rows, wanted.flatten(2).transpose(1, 2).flatten(0, 1)[chosen]
+
+    def inputs(self, x: Tensor) -> Iterator[Tensor]:
+        """What the layer's flattened weight is multiplied with, in chunks: the first of what `of` yields."""
+        if operator_of(self.node) == "linear":
+            yield x.reshape(-1, x.shape[-1])
+            return
+        for images in torch.split(x, self._step(x)):
+            yield self._sample(images)[0]
+
+    def _step(self, x: Tensor) -> int:
+        """How many images to take at a time."""
+        return max(1, _CHUNK_BYTES // (4 * math.prod(self.shape[1:]) * math.prod(x.shape[2:])))
+
+    def _sample(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples of some images, and their places among all of these: evenly over the images and their positions."""
+        rows = patches(self.node, images, self.shape)
+        most = min(len(rows), max(1, round(MAX_ROWS * len(images) / self.images)))
+        chosen = torch.arange(most) * len(rows) // most
+        return rows[chosen], chosen
 
 
 def patches(node: fx.Node, images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -88,3 +102,9 @@ def _pair(node: fx.Node, place: int, default: int) -> tuple[int, int]:
     value = node.args[place] if len(node.args) > place else default
     numbers = [int(number) for number in value] if isinstance(value, list | tuple) else [int(value)]  # type: ignore[arg-type]
     return numbers[0], numbers[-1]
+
+
+def can_refit(node: fx.Node) -> bool:
+    """Whether a layer can be written as a table of samples: an ordinary convolution, or a linear layer."""
+    groups = node.args[6] if len(node.args) > 6 else 1
+    return operator_of(node) == "linear" or bool(operator_of(node) == "conv2d" and groups == 1)

@@ -1,0 +1,180 @@
+"""readers: the layers that read a space, what they see on calibration images, and what is lost when filters go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
+from edgeprune.criteria.elimination import Reading, eliminate
+from edgeprune.inference import norm_after, norm_gain
+from edgeprune.patches import Rows, can_refit
+from edgeprune.program import Program, run_node
+from edgeprune.resize import all_tensors
+from edgeprune.walk import Change, Walk
+
+IMAGES = 128
+"""Calibration images for which the outputs are looked at, for each space."""
+
+_NONE = 1e-12
+
+
+class Readers:
+    """What the layers that read spaces of a model see, found on one walk over the calibration images.
+
+    Args:
+        channel_map: of the model.
+        program: of the model.
+        module: the model.
+        walk: over it.
+    """
+
+    def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, walk: Walk) -> None:
+        self._map, self._program, self._walk = channel_map, program, walk
+        self._state = {name: tensor.detach() for name, tensor in all_tensors(module).items()}
+        self._found: tuple[str, dict[str, Reading]] = ("", {})
+        self._uncut: list[tuple[Tensor, ...]] = []
+
+    def readings(self, space: Space) -> dict[str, Reading]:
+        """By the node of each layer that reads the space, what it reads. Those of the last space asked for are kept."""
+        if self._found[0] != space.name:
+            found = {layer.node: self._reading(layer, space, filters) for layer, filters in self._layers(space)}
+            self._found = (space.name, found)
+        return self._found[1]
+
+    def damage(self, space: Space, scores: Tensor, errors: Tensor | None, share: float) -> Tensor:
+        """How far the outputs move when a space alone is cut, by the number of filters that stay, float64 [n + 1].
+
+        The error of the refitted readers is known for every number of filters; the outputs are looked at for one
+        number, and said to move in proportion: to second order both are squares of the same disturbance. (That layers
+        are judged by what the output loses is the way of NetAdapt, Yang et al. 2018, https://arxiv.org/abs/1804.03230;
+        the rest is our choice, measured in docs/decisions/0011.)
+
+        Args:
+            space: the space.
+            scores: float [n]; lower ones go first.
+            errors: of the readers, float64 [n + 1], if they are known already.
+            share: of the filters that may go: where the outputs are looked at.
+        """
+        order = (
+            torch.argsort(scores.flip(0), stable=True).sub(space.size - 1).neg()
+        )  # of equal ones the last goes first
+        readings = self.readings(space)
+        if errors is None:
+            errors = eliminate(list(readings.values()), space.size, order=order).errors
+        width = min(max(1, round(space.size * (1 - share))), space.size - 1)
+        keep = torch.ones(space.size, dtype=torch.bool)
+        keep[order[: space.size - width]] = False
+        changed = {
+            layer.node: self._change(layer, readings[layer.node], space, keep) for layer, _ in self._layers(space)
+        }
+        self._uncut = self._uncut or list(self._walk.finish({}, IMAGES))
+        moved = distance(self._uncut, list(self._walk.finish(changed, IMAGES)))
+        return errors * (moved / max(float(errors[width]), _NONE))
+
+    def _layers(self, space: Space) -> list[tuple[Layer, Labels]]:
+        """The layers that read a space, and the filter of each of their inputs, `FIXED` for those of other spaces."""
+        last = space.first + space.size
+        inside = {layer.node: (layer.inputs >= space.first) & (layer.inputs < last) for layer in self._map.layers}
+        return [
+            (layer, np.where(inside[layer.node], layer.inputs - space.first, FIXED))
+            for layer in self._map.layers
+            if inside[layer.node].any()
+        ]
+
+    def _reading(self, layer: Layer, space: Space, filters: Labels) -> Reading:
+        """What a layer reads. Of one that cannot be refitted, only how much of each filter's output it reads."""
+        node, stored = self._node(layer), self._state[layer.weight]
+        if not can_refit(node):
+            return self._energies(layer, space, filters)
+        weight = stored.cpu().double().flatten(1).T * self._gain(layer)
+        moments, samples = torch.zeros(len(weight) + 1, len(weight) + 1, dtype=torch.float64), 0
+        rows = Rows(node, tuple(stored.shape), self._walk.images)
+        for x in self._walk.stream(layer.source):
+            for chunk in rows.inputs(x):
+                chunk = F.pad(chunk, (0, 1), value=1.0)
+                moments += (chunk.T @ chunk).cpu().double()
+                samples += len(chunk)
+        owners = torch.from_numpy(filters).repeat_interleave(len(weight) // len(filters))
+        return Reading.of(moments / samples, F.pad(weight, (0, 0, 0, 1)), F.pad(owners, (0, 1), value=FIXED), samples)
+
+    def _energies(self, layer: Layer, space: Space, filters: Labels) -> Reading:
+        """The mean square of each input and the norm of the weights it meets, as if none made up for another."""
+        rows = self._state[layer.weight].cpu().double()
+        if layer.input_axis == 1:  # group comes after group
+            rows = rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
+        norms = rows.flatten(1).norm(dim=1)
+        labels = self._map.labels[layer.source]
+        inside = (labels >= space.first) & (labels < space.first + space.size)
+        squares, places = np.zeros(space.size), np.zeros(space.size)
+        for x in self._walk.stream(layer.source):
+            mine = np.broadcast_to(np.where(inside, labels - space.first, space.size), (1, *x.shape[1:])).reshape(-1)
+            sums = x.cpu().double().square().sum(dim=0).flatten().numpy()
+            squares += np.bincount(mine, sums, space.size + 1)[:-1]
+            places += len(x) * np.bincount(mine, minlength=space.size + 1)[:-1]
+        energies = squares / np.maximum(places, 1)
+        mean = torch.from_numpy(np.where(filters == FIXED, 1.0, energies[filters]))
+        return Reading(torch.diag(mean + _NONE), torch.diag(norms), torch.from_numpy(filters))
+
+    def _change(self, layer: Layer, reading: Reading, space: Space, keep: Tensor) -> Change:
+        """What becomes of a layer's output if only some filters stay: refitted where that can be done, else masked."""
+        node, stored = self._node(layer), self._state[layer.weight]
+        if not can_refit(node):
+            return self._masked(layer, space, keep)
+        fitted = (reading.refitted(keep) / self._gain(layer)).float().to(stored.device)
+        state = {**self._state, layer.weight: fitted[:-1].T.reshape(stored.shape)}
+        bias = fitted[-1].reshape(-1, *[1] * (stored.ndim - 2))
+        return lambda values: run_node(self._program, node, values, state) + bias
+
+    def _masked(self, layer: Layer, space: Space, keep: Tensor) -> Change:
+        """What becomes of a layer's output if it reads zeros in place of the filters that go."""
+        node, labels = self._node(layer), self._map.labels[layer.source]
+        inside = (labels >= space.first) & (labels < space.first + space.size)
+        stays = torch.from_numpy(np.where(inside, keep.numpy()[np.where(inside, labels - space.first, 0)], True))
+        stays = stays.to(self._state[layer.weight].device)
+
+        def run(values: Mapping[str, Any]) -> Any:
+            return run_node(self._program, node, {**values, layer.source: values[layer.source] * stays}, self._state)
+
+        return run
+
+    def _node(self, layer: Layer) -> fx.Node:
+        return self._program.nodes[self._program.position[layer.node]]
+
+    def _gain(self, layer: Layer) -> Tensor:
+        """What a normalisation makes of each output of a layer, float64 [outputs]; ones where none follows."""
+        norm = norm_after(self._program, self._node(layer))
+        if norm is None:
+            return torch.ones(len(layer.outputs), dtype=torch.float64)
+        gain = norm_gain(self._program, self._state, norm).cpu().double().abs()
+        return gain.clamp_min(1e-6 * float(gain.max()) or 1.0)
+
+
+def distance(uncut: Sequence[tuple[Tensor, ...]], cut: Sequence[tuple[Tensor, ...]]) -> float:
+    """How far outputs moved, the mean over images.
+
+    The Kullback-Leibler divergence of the classes' probabilities for an output [n, classes]; for another one the
+    squared difference as a share of its mean square.
+
+    Args:
+        uncut: batch by batch, the outputs.
+        cut: the same.
+    """
+    total, images = 0.0, 0
+    for before, after in zip(uncut, cut, strict=True):
+        images += len(before[0])
+        for one, other in zip(before, after, strict=True):
+            total += len(one) * _moved(one.double(), other.double())
+    return total / max(images, 1)
+
+
+def _moved(one: Tensor, other: Tensor) -> float:
+    if one.ndim == 2 and one.shape[1] > 1:
+        log = one.log_softmax(1)
+        return float((log.exp() * (log - other.log_softmax(1))).sum(dim=1).mean())
+    return float((one - other).square().mean() / one.square().mean().clamp_min(_NONE))

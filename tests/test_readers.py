@@ -1,0 +1,98 @@
+"""Readers: what is lost in the layers that read a space, and in the outputs, when filters go."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from moving_nets import MOVING, Grouped, GroupedTransposed
+from nets import SMALL, Dense, Flat, Inverted, Plain, Residual, found_in, noise, traced
+
+from edgeprune.criteria import configure
+from edgeprune.plan import Budget
+from edgeprune.prune.allocate import Scored, allocate, left_whole
+from edgeprune.prune.readers import distance
+from edgeprune.prune.score import Scorer
+from edgeprune.prune.surgery import apply
+from edgeprune.recover.reconstruct import Cut, reconstruct
+
+
+def batches_of(model, count: int = 48) -> list[torch.Tensor]:
+    return [noise(model, count // 2, seed) for seed in (1, 2)]
+
+
+def scored(found, criterion: str = "reconstruction", share: float = 0.5) -> Scored:
+    names = [s.name for s in found.channel_map.spaces if s.name not in left_whole(found.channel_map, "all")]
+    scorer = Scorer(found.channel_map, found.program, found.model.module, batches_of(found.model))
+    return scorer.score(configure(criterion), names, share=share, damage=True)
+
+
+@pytest.mark.parametrize("network", [*SMALL, Grouped, GroupedTransposed])
+def test_the_fewer_filters_stay_the_more_is_lost_and_nothing_with_all(network):
+    found = found_in(network)
+    scores = scored(found)
+    assert scores.damage.keys() == scores.scores.keys()
+    for name, damage in scores.damage.items():
+        assert damage.shape == (found.channel_map.space(name).size + 1,)
+        assert torch.isfinite(damage).all()
+        assert (damage.diff() <= 1e-12).all()
+        assert float(damage[-1]) == 0
+        assert float(damage[0]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", MOVING)
+def test_damage_is_known_of_every_network_that_can_be_cut(network):
+    for damage in scored(found_in(network)).damage.values():
+        assert torch.isfinite(damage).all()
+        assert (damage.diff() <= 1e-12).all()
+
+
+@pytest.mark.parametrize("network", [Plain, Flat, Residual, Dense, Inverted])
+def test_a_filter_that_nobody_weighs_goes_first_at_no_cost(network):
+    """The second filter of each space meets weights of zero in every layer that reads it."""
+    module = copy.deepcopy(found_in(network).model.module)
+    found = found_in(network)
+    state = dict(module.named_parameters())
+    with torch.no_grad():
+        for layer in found.channel_map.layers:
+            for space in found.channel_map.spaces:
+                state[layer.weight][:, layer.inputs == space.first + 1] = 0
+    changed = traced(replace(found.model, module=module))
+    scores = scored(changed)
+    for name, found_scores in scores.scores.items():
+        assert int(found_scores.argmin()) == 1, name
+        assert float(scores.damage[name][-2]) <= 1e-9 * float(scores.damage[name][0])
+
+
+@pytest.mark.parametrize(("network", "name"), [(Plain, "first"), (Flat, "body.0"), (Inverted, "expand")])
+def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name):
+    """Of one space, at the width where the outputs were looked at; the refit has another penalty."""
+    found = found_in(network)
+    name = next((s.name for s in found.channel_map.spaces if s.name == name), next(iter(scored(found).scores)))
+    scores = scored(found, "l1")
+    size = found.channel_map.space(name).size
+    one = replace(scores, scores={name: scores.scores[name]}, damage={})
+    plan = allocate(found.channel_map, one, Budget(ratio=0.5), 1)
+    pruned = traced(apply(plan, found.channel_map, found.model))
+    cut = Cut(found.model, pruned.model, plan, found.channel_map, found.program, pruned.program)
+    recovered, _ = reconstruct(cut, batches_of(found.model), norms=False)
+    with torch.inference_mode():
+        batches = batches_of(found.model)
+        before = [(found.model.module(batch),) for batch in batches]
+        after = [(recovered.module(batch),) for batch in batches]
+    expected = float(scores.damage[name][len(plan.keep[name])])
+    assert len(plan.keep[name]) == size // 2
+    assert expected / 3 < distance(before, after) < 3 * expected
+
+
+def test_distances_by_hand():
+    even, odd = torch.zeros(1, 2), torch.tensor([[0.0, float(torch.log(torch.tensor(3.0)))]])
+    # Probabilities 1/2, 1/2 against 1/4, 3/4: log 2 / 2 + log(2/3) / 2.
+    assert distance([(even,)], [(odd,)]) == pytest.approx(0.5 * (0.693147 - 0.405465), rel=1e-4)
+    maps = torch.ones(2, 1, 2, 2)
+    assert distance([(maps,)], [(maps * 1.5,)]) == pytest.approx(0.25)
+    assert distance([(maps,), (maps,)], [(maps * 1.5,), (maps,)]) == pytest.approx(0.125)
+    assert distance([(even, maps)], [(even, maps)]) == 0
