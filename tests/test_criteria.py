@@ -244,28 +244,40 @@ def test_apssf_finds_one_threshold_for_all_layers_by_hand():
     settled = criterion.settled([line, axes])
     assert settled.settings["threshold"] == pytest.approx(6 / 20.5)
     assert [settled(view).removed for view in (line, axes)] == [2, 0]
-    assert [criterion(view).removed for view in (line, axes)] == [1, 1]  # each at a threshold of its own
+    assert [criterion(view).removed for view in (line, axes)] == [1, 3]  # each at a threshold of its own
     by_layer = configure("apssf", {"over": "layer"})
     assert by_layer.settled([line, axes]) == by_layer
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(2, 9), min_size=1, max_size=4), st.integers(0, 1000), st.sampled_from([0.1, 0.4, 0.5, 0.8]))
-def test_apssf_s_threshold_is_the_lowest_that_reaches_the_rate(sizes, seed, rate):
+@given(
+    st.lists(st.integers(2, 9), min_size=1, max_size=4),
+    st.integers(0, 1000),
+    st.sampled_from([0.1, 0.4, 0.5, 0.8]),
+    st.sampled_from([0.1, 0.5, 0.75, 1.0]),
+)
+def test_apssf_s_threshold_is_the_lowest_that_reaches_the_rate(sizes, seed, rate, each):
     random = torch.Generator().manual_seed(seed)
     views = [view_of(generic(n), torch.randint(0, 4, (n, 1, 3), generator=random).float(), share=rate) for n in sizes]
     trees = [grown(view, "structure", "average") for view in views]
 
     def stay(threshold: float) -> int:
         clusters = [members for tree in trees for members in tree.clusters(threshold)]
-        return sum(max(1, math.floor((1 - rate) * len(members) + 1e-9)) for members in clusters)
+        return sum(max(1, math.floor((1 - each) * len(members) + 1e-9)) for members in clusters)
 
     goal = round((1 - rate) * sum(sizes))
     heights = sorted({0.0, *(height for tree in trees for height in tree.steps[:, 2])})
     reached = [height for height in heights if stay(height) <= goal]
-    assert lowest(trees, rate) == pytest.approx(reached[0] if reached else heights[-1])
-    settled = configure("apssf").settled(views)
-    assert sum(view.size - settled(view).removed for view in views) == stay(lowest(trees, rate))
+    assert lowest(trees, rate, each) == pytest.approx(reached[0] if reached else heights[-1])
+    settled = configure("apssf", {"each": str(each)}).settled(views)
+    assert sum(view.size - settled(view).removed for view in views) == stay(lowest(trees, rate, each))
+
+
+def test_apssf_deletes_no_more_of_each_cluster_than_said_while_one_stays():
+    """All 6 filters of a layer but one lie together: half of the five, or all but one of them, go."""
+    view = view_of(generic(6), torch.tensor([[1.0], [1.1], [1.2], [1.3], [1.4], [9.0]]), share=0.3)
+    for each, removed in (("0.5", 3), ("1", 4), ("0.4", 2)):
+        assert configure("apssf", {"each": each, "threshold": "0.5"})(view).removed == removed
 
 
 def test_apssf_tells_filters_apart_that_add_up_alike_in_one_dimension_only():

@@ -14,14 +14,14 @@ CHOICES = {
     "ssm": ("ranking=area", "ranking=area,window=8", "distance=cosine"),
     "fscl": ("measure=product", "measure=cosine"),
     "nystrom": ("pick=random", "columns=3", "columns=3,pick=random", "order=greedy"),
-    "apssf": ("over=layer", "distance=structure+weights", "link=complete"),
+    "apssf": ("over=layer", "each=0.5", "each=1", "distance=structure+weights", "link=complete"),
 }
 DEFAULTS = {
     "qsfm": "PSNR, after the activation, the redundant one goes, 128 images",
     "ssm": "greedy, Euclidean",
     "fscl": "composed",
     "nystrom": "the first 9 columns, the paper's pairs",
-    "apssf": "one threshold for the network, structure, average linkage",
+    "apssf": "one threshold for the network, of each cluster halfway to all, structure, average linkage",
 }
 
 

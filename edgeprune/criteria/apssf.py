@@ -6,8 +6,8 @@ Computational Intelligence Systems, 2024, doi 10.1007/s44196-024-00518-4.
 From the abstract: the distance of filters takes in every dimension of the filter tensor, not the flattened filter;
 filters are clustered at a distance threshold that follows from the compression rate; a number is deleted from each
 cluster. **Our reconstruction**, because the paper's text was not available to us: the distance, its unit, the linkage
-of the clusters, one threshold for all layers and the search for it (the paper uses an augmented Lagrangian), and which
-of a cluster stay.
+of the clusters, one threshold for all layers and the search for it (the paper uses an augmented Lagrangian), and how
+many and which of a cluster stay.
 """
 
 from __future__ import annotations
@@ -55,7 +55,14 @@ class Tree:
 
 
 def _settle(
-    views: Iterable[FilterView], *, distance: Distance, link: Linkage, rate: float, threshold: float, over: Over
+    views: Iterable[FilterView],
+    *,
+    distance: Distance,
+    link: Linkage,
+    rate: float,
+    each: float,
+    threshold: float,
+    over: Over,
 ) -> dict[str, Any]:
     """The one threshold of the network at which the rate is reached."""
     if threshold or over == "layer":
@@ -65,7 +72,7 @@ def _settle(
         asked = rate or view.share
         if view.size > 1:
             trees.append(grown(view, distance, link))
-    return {"threshold": lowest(trees, asked)} if trees else {}
+    return {"threshold": lowest(trees, asked, each or _halfway(asked))} if trees else {}
 
 
 @about("Geng, Niu 2024, doi 10.1007/s44196-024-00518-4", cost="n^2 (inputs + taps)", settle=_settle)
@@ -75,6 +82,7 @@ def apssf(
     distance: Distance = "structure",
     link: Linkage = "average",
     rate: float = 0.0,
+    each: float = 0.0,
     threshold: float = 0.0,
     over: Over = "network",  # noqa: ARG001 - what _settle looks at
 ) -> Outcome:
@@ -88,7 +96,10 @@ def apssf(
         view: the filters.
         distance: see `structural`; "structure+weights" adds the distance of the flattened filters.
         link: how far two clusters are apart, by the distances of their filters.
-        rate: the compression rate: the share of the filters that goes, and of each cluster; 0: the asked share.
+        rate: the compression rate: the share of the filters that goes; 0: the asked share.
+        each: the share of each cluster that goes, rounded up, so far as one stays; 0: halfway from the rate to all (our
+            choice). With no more than the rate all filters of a layer must come together before it is reached: then
+            layers give up equal shares, and size alone decides. With 1 one filter of each cluster stays.
         threshold: filters nearer than this are of one cluster, as a share of the mean distance in their layer (our
             choice: what makes layers comparable). 0: the lowest at which the rate is reached.
         over: the rate is reached over all layers together, at one threshold, so that a layer of many like filters gives
@@ -101,11 +112,12 @@ def apssf(
     if view.size == 1:
         return Outcome(torch.zeros(1, dtype=torch.float64), 0)
     rate = rate or view.share
+    each = each or _halfway(rate)
     tree = grown(view, distance, link)
     norms = l2(view).double()
     stays = torch.zeros(view.size, dtype=torch.float64)
-    for members in tree.clusters(threshold or lowest([tree], rate)):
-        stays[_kept(members, tree.matrix, norms, rate)] = 1.0
+    for members in tree.clusters(threshold or lowest([tree], rate, each)):
+        stays[_kept(members, tree.matrix, norms, each)] = 1.0
     keys = stays + norms / (norms.max() * 2).clamp_min(_LEAST)
     return Outcome(places(keys), view.size - int(stays.sum()))
 
@@ -139,7 +151,11 @@ def structural(view: FilterView, weights: bool = False) -> Tensor:
     return square.sqrt()
 
 
-def lowest(trees: Sequence[Tree], rate: float) -> float:
+def _halfway(rate: float) -> float:
+    return (1 + rate) / 2
+
+
+def lowest(trees: Sequence[Tree], rate: float, each: float) -> float:
     """The lowest threshold at which thinning out the clusters leaves no more than a share `1 - rate` of all filters.
 
     At threshold 0 each filter is a cluster of its own and stays (equal ones are of one cluster). Where two clusters
@@ -149,9 +165,10 @@ def lowest(trees: Sequence[Tree], rate: float) -> float:
     Args:
         trees: of all layers that the rate is to hold for, at least one.
         rate: the share of filters to delete, 0 to 1.
+        each: the share of each cluster to delete.
     """
     heights = np.concatenate([tree.steps[:, 2] for tree in trees])
-    changes = np.concatenate([_changes(tree.steps, rate) for tree in trees])
+    changes = np.concatenate([_changes(tree.steps, each) for tree in trees])
     count = len(heights) + len(trees)
     goal = round((1 - rate) * count)
     if count <= goal:
@@ -164,22 +181,22 @@ def lowest(trees: Sequence[Tree], rate: float) -> float:
     return max(float(heights[np.argmax(reached)] if reached.any() else heights[-1]), _LEAST)
 
 
-def _changes(steps: NDArray[np.float64], rate: float) -> NDArray[np.int64]:
+def _changes(steps: NDArray[np.float64], each: float) -> NDArray[np.int64]:
     """By how much each step of a tree changes the number of filters that stay."""
     sizes = np.concatenate([np.ones(len(steps) + 1, dtype=np.int64), steps[:, 3].astype(np.int64)])
-    stay = np.array([_stay(int(size), rate) for size in sizes])
+    stay = np.array([_stay(int(size), each) for size in sizes])
     joined = steps[:, :2].astype(np.int64)
     changes: NDArray[np.int64] = stay[len(steps) + 1 :] - stay[joined].sum(axis=1)
     return changes
 
 
-def _stay(size: int, rate: float) -> int:
+def _stay(size: int, each: float) -> int:
     """How many of a cluster stay: at least one, and of two or more at least one goes."""
-    return max(1, math.floor((1 - rate) * size + 1e-9))
+    return max(1, math.floor((1 - each) * size + 1e-9))
 
 
-def _kept(members: NDArray[np.int64], matrix: Tensor, norms: Tensor, rate: float) -> list[int]:
+def _kept(members: NDArray[np.int64], matrix: Tensor, norms: Tensor, each: float) -> list[int]:
     """Of a cluster the filter nearest to all others (of two the larger one), then those of the largest L2 norm."""
     by_norm = members[torch.argsort(norms[members], descending=True, stable=True).numpy()]
     centre = int(by_norm[int(matrix[by_norm][:, by_norm].sum(dim=1).argmin())])
-    return [centre, *(int(one) for one in by_norm if one != centre)][: _stay(len(members), rate)]
+    return [centre, *(int(one) for one in by_norm if one != centre)][: _stay(len(members), each)]
