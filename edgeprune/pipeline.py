@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
 from edgeprune.artifact import Artifact, Role
@@ -38,9 +39,10 @@ from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
-from edgeprune.report.parts import Accuracy, DataUse, Images, Method, RunFacts, Shares, Stage, Subject
+from edgeprune.report.parts import Accuracy, Change, DataUse, Images, Method, RunFacts, Shares, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
+from edgeprune.stats import paired_difference
 from edgeprune.target import Target, load_target
 
 UNSAFE = re.compile(r"[^\w.-]+")
@@ -211,7 +213,18 @@ def _accuracy(models: Sequence[tuple[Model, Program]], images: ImageSet, journal
     top1 = shares(1)
     top5 = shares(5) if images.labels is not None and found[0].classes >= TOP5_FROM_CLASSES else None
     metric: Literal["top1", "agreement"] = "agreement" if images.labels is None else "top1"
-    return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5)
+    changes = {} if images.labels is None else _changes([one.ranked[:, 0] == truth for one in found])
+    return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5, changes)
+
+
+def _changes(right: Sequence[NDArray[np.bool_]]) -> dict[str, Change]:
+    """For the cut and any recovered model, how many more images it has right than the uncut one, the first."""
+    changes = {}
+    for step, after in zip(("after_cut", "after_recovery"), right[1:], strict=False):
+        gained, lost = int((after & ~right[0]).sum()), int((right[0] & ~after).sum())
+        difference = (gained - lost) / len(after)
+        changes[step] = Change(difference, paired_difference(gained, lost, len(after)))
+    return changes
 
 
 def _part(tick: Callable[[int, int], None], place: int, count: int) -> Callable[[int, int], None]:

@@ -111,6 +111,28 @@ def unpaired_ratio_interval(
     return _between(np.sort(np.subtract.outer(np.log(slow), np.log(fast)).ravel()), rank)
 
 
+def paired_difference(gained: int, lost: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares that were counted on the same things.
+
+    Wald's interval after half a thing is added to each of the four counts (Agresti, Min, "Simple improved confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24, 2005): honest, too, where little changed.
+
+    Args:
+        gained: things that count only the second time, as images that only the second model gets right.
+        lost: things that count only the first time.
+        total: how many things there are.
+
+    Raises:
+        ValueError: the counts do not fit together.
+    """
+    if min(gained, lost) < 0 or gained + lost > total or total < 1:
+        raise ValueError(f"{gained} gained and {lost} lost of {total}")
+    more, less, n = gained + 0.5, lost + 0.5, total + 2
+    difference = (more - less) / n
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((more + less) / n - difference**2) / math.sqrt(n)
+    return max(-1.0, difference - half), min(1.0, difference + half)
+
+
 def detectable_change(low: float, high: float) -> float:
     """The smallest true change of speed that a comparison with this 95 % interval would have found 4 times out of 5.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from edgeprune.stats import (
     detectable_change,
     median,
+    paired_difference,
     percentile,
     ratio_interval,
     robust_spread,
@@ -136,3 +139,27 @@ def test_rounds_that_are_not_pairs_of_times_are_refused(baseline, candidate):
 )
 def test_the_verdict_follows_from_the_interval(low, high, words):
     assert verdict_of(low, high) == words
+
+
+def test_the_interval_of_a_paired_difference_by_hand():
+    """10 gained and 30 lost of 100: (10.5 - 30.5) / 102 = -0.196, standard error sqrt(41/102 - 0.0384) / sqrt(102)."""
+    low, high = paired_difference(10, 30, 100)
+    centre, half = -20 / 102, 1.959964 * math.sqrt((41 / 102 - (20 / 102) ** 2) / 102)
+    assert (low, high) == pytest.approx((centre - half, centre + half), rel=1e-6)
+    assert paired_difference(0, 0, 10)[0] < 0 < paired_difference(0, 0, 10)[1]
+    assert paired_difference(0, 1, 1)[0] >= -1
+
+
+@pytest.mark.parametrize("counts", [(-1, 0, 5), (3, 3, 5), (0, 0, 0)])
+def test_counts_that_do_not_fit_together_have_no_difference(counts):
+    with pytest.raises(ValueError, match="of"):
+        paired_difference(*counts)
+
+
+@pytest.mark.parametrize(("gain", "loss", "total"), [(0.05, 0.10, 500), (0.01, 0.02, 200), (0.0, 0.03, 300)])
+def test_the_interval_of_a_paired_difference_holds_the_true_one_in_about_95_of_100_trials(gain, loss, total):
+    random = np.random.default_rng(0)
+    counts = random.multinomial(total, [gain, loss, 1 - gain - loss], size=4000)
+    intervals = [paired_difference(int(gained), int(lost), total) for gained, lost, _ in counts]
+    held = np.mean([low <= gain - loss <= high for low, high in intervals])
+    assert 0.93 <= held <= 0.985

@@ -113,6 +113,19 @@ class Shares:
 
 
 @dataclass(frozen=True)
+class Change:
+    """By how much a share moved from that of the uncut model, counted on the same images.
+
+    Attributes:
+        difference: -1 to 1.
+        ci95: its paired 95 % interval, see `edgeprune.stats.paired_difference`.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Accuracy(Shares):
     """How often the model is right, or agrees with itself uncut, on images it was not calibrated with.
 
@@ -120,11 +133,13 @@ class Accuracy(Shares):
         metric: "top1" (against labels) or "agreement" (same highest class as the uncut model).
         images: how many were scored.
         top5: the same for the five highest classes; None where there are few classes or no labels.
+        changes: "after_cut" and "after_recovery" against the uncut model; empty for agreement.
     """
 
     metric: Literal["top1", "agreement"]
     images: int
     top5: Shares | None = None
+    changes: Mapping[str, Change] = field(default_factory=dict)
 
     def ci95(self, share: float | None) -> tuple[float, float] | None:
         """The 95 % interval of a share of `images`.

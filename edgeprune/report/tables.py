@@ -156,7 +156,7 @@ def accuracy(report: Report) -> Table:
     columns = (Column("metric"), *_numbers("images", "uncut", "after the cut", "after recovery"))
     scored = report.accuracy
     rows = _accuracy_rows(scored) if scored else ()
-    return Table("accuracy", "Accuracy", _INTERVALS, columns, rows)
+    return Table("accuracy", "Accuracy", " ".join([_INTERVALS, *(_change(scored) if scored else [])]), columns, rows)
 
 
 def _accuracy_rows(scored: Accuracy) -> tuple[tuple[str, ...], ...]:
@@ -175,6 +175,16 @@ def _accuracy_rows(scored: Accuracy) -> tuple[tuple[str, ...], ...]:
         )
         for name, shares in metrics
     )
+
+
+def _change(scored: Accuracy) -> list[str]:
+    """What the last step left of the uncut model's accuracy; nothing where that was not counted."""
+    last = "after_cut" if scored.after_recovery is None else "after_recovery"
+    if last not in scored.changes:
+        return []
+    found = scored.changes[last]
+    difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, *found.ci95))
+    return [f"{metric_name(scored)} changed by {difference} points [{low}, {high}], counted image by image."]
 
 
 def cost(report: Report) -> Table:
