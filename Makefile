@@ -15,12 +15,8 @@ test: $(STAMP)  ## the fast tests
 test-all: $(STAMP)  ## every test that can run here
 	$(BIN)/python -m pytest -q
 
-arm: $(STAMP)  ## as root on Debian: bundles and images on an emulated arm64 board; what it mounts and registers is undone
-	@binfmt=/proc/sys/fs/binfmt_misc; mounted=$$(mountpoint -q $$binfmt && echo yes); had=$$(test -e $$binfmt/qemu-aarch64 && echo yes); \
-	apt-get install --quiet --yes --no-install-recommends mmdebstrap qemu-user-static binfmt-support buildah podman runc openssh-server; \
-	mountpoint -q $$binfmt || mount -t binfmt_misc binfmt_misc $$binfmt; test -e $$binfmt/qemu-aarch64 || update-binfmts --enable qemu-aarch64; \
-	$(BIN)/python -m pytest -m arm -q; code=$$?; \
-	[ "$$had" ] || update-binfmts --disable qemu-aarch64; [ "$$mounted" ] || umount $$binfmt; exit $$code
+arm: $(STAMP)  ## as root on Debian: bundles on an emulated arm64 board, images by buildah, podman and docker; leaves nothing
+	@tests/arm/run.sh $(abspath $(BIN))/python -q
 
 zoo: $(STAMP)  ## prune every network of torchvision and many of timm (an hour); they stay in .venv afterwards
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -24,20 +25,22 @@ def missing() -> str:
 
 
 def root_folder(arch: str = "arm64") -> Path:
-    """The root folder, built on the first call (about 40 s) and kept."""
+    """The root folder, built on the first call (about 40 s) and kept. It is only read."""
     recipe = RECIPES / "rootfs.sh"
     folder = CACHE / f"{arch}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:12]}"
-    if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        torn = folder.with_suffix(".torn")
-        shutil.rmtree(torn, ignore_errors=True)
-        subprocess.run([recipe, torn], check=True, env={**os.environ, "ARCH": arch})
-        torn.rename(folder)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            torn = folder.with_suffix(".torn")
+            shutil.rmtree(torn, ignore_errors=True)
+            subprocess.run([recipe, torn], check=True, env={**os.environ, "ARCH": arch})
+            torn.rename(folder)
     return folder
 
 
 class ArmBoard(SshServer):
-    """sshd inside the root folder. It looks like a Raspberry Pi 4, as far as files can.
+    """sshd inside a copy of the root folder. It looks like a Raspberry Pi 4, as far as files can.
 
     Args:
         folder: an empty folder for keys and settings.
@@ -45,14 +48,19 @@ class ArmBoard(SshServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.root = root_folder()
+        self.root = folder / "root"
+        subprocess.run(["cp", "--archive", "--reflink=auto", root_folder(), self.root], check=True)
         self.home = self.root / "root"
         self.cache = self.home / ".cache" / "edgeprune"
-        shutil.rmtree(self.cache, ignore_errors=True)
         etc = self.root / "etc" / "ssh"
         shutil.copyfile(folder / "id.pub", etc / "edge_authorized_keys")
         shutil.copyfile(RECIPES / "sshd_config", etc / "edge_sshd_config")
         shutil.copy(folder / "host", etc / "edge_host")
+
+    def stop(self) -> None:
+        """End the server and every connection; the copy is removed."""
+        super().stop()
+        shutil.rmtree(self.root)
 
     def command(self) -> list[str]:
         """How to start sshd."""

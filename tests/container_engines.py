@@ -27,8 +27,9 @@ def without(*programs: str) -> str:
 @contextmanager
 def storage(folder: Path) -> Iterator[None]:
     """A storage for buildah and podman in an empty folder, and settings for machines that are containers themselves."""
+    driver = "overlay" if _overlays(folder) else "vfs"
     (folder / "storage.conf").write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        f'[storage]\ndriver = "{driver}"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
     )
     # Where the machine is itself a container: crun fails, systemd is absent, and limits cannot be raised.
     (folder / "containers.conf").write_text(
@@ -41,7 +42,7 @@ def storage(folder: Path) -> Iterator[None]:
             patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
             yield
     finally:
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 def buildah(*words: str) -> str:
@@ -83,7 +84,8 @@ def docker_daemon(folder: Path) -> Iterator[None]:
         f"--pidfile={folder}/pid",
         f"--host={address}",
     ]
-    fixed = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
+    fixed = ["--iptables=false", "--ip6tables=false", "--bridge=none"]
+    fixed += ["--storage-driver=overlay2" if _overlays(folder) else "--storage-driver=vfs"]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(["dockerd", *fixed, *places], stdout=log, stderr=log, start_new_session=True)
     try:
@@ -94,9 +96,7 @@ def docker_daemon(folder: Path) -> Iterator[None]:
             yield
     finally:
         _end(daemon)
-        for namespace in (folder / "exec" / "netns").glob("*"):
-            subprocess.run(["umount", namespace], check=False, capture_output=True)
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 @contextmanager
@@ -130,6 +130,27 @@ def registry(folder: Path, *, closed: bool = False) -> Iterator[str]:
             yield host
     finally:
         _end(server)
+
+
+def _overlays(folder: Path) -> bool:
+    """Whether layers can be laid over each other there; where they cannot, each is a copy of all below it."""
+    lower, upper, work, all_of_it = (folder / "overlay" / name for name in ("lower", "upper", "work", "all"))
+    for place in (lower, upper, work, all_of_it):
+        place.mkdir(parents=True)
+    layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", layers, all_of_it]
+    works = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    _remove(folder / "overlay")
+    return works
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, and unmount what is mounted in it."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = line.split()[1]
+        if place.startswith(f"{folder}/"):
+            subprocess.run(["umount", place], check=True)
+    shutil.rmtree(folder)
 
 
 def _answers(daemon: subprocess.Popen, argv: list[str]) -> bool:

@@ -46,6 +46,8 @@ def test_a_bundle_is_installed_offline_and_computes_what_the_host_computes(board
         told = json.loads(ran.stdout)
         assert told["passed"] is True
         assert told["max_rel"] < 1e-5
+        if name.endswith(".tflite"):  # what follows is the same for both
+            return
         ran = on_board(board, f"./{there.name}/run.sh")
         assert ran.returncode == 4, ran.stderr
         assert "installing" not in ran.stderr

@@ -19,7 +19,7 @@ export QEMU_CPU=${QEMU_CPU:-cortex-a72}
 
 if [ "$arch" = arm64 ] && [ "$(uname -m)" != aarch64 ]; then
     binfmt=/proc/sys/fs/binfmt_misc         # a kernel interface, not a folder
-    mountpoint -q $binfmt || mount -t binfmt_misc binfmt_misc $binfmt
+    [ -e $binfmt/register ] || mount -t binfmt_misc binfmt_misc $binfmt
     [ -e $binfmt/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
 fi
 
