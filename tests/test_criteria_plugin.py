@@ -43,7 +43,7 @@ def test_the_list_says_of_each_its_paper_whether_it_wants_images_its_cost_and_on
     rows = json.loads(CliRunner().invoke(app, ["criteria", "--json"]).output)["criteria"]
     assert {row["name"] for row in rows} >= set(CRITERIA.rows)
     assert {row["name"] for row in rows if not row["paper"]} == {"random"}
-    assert {row["name"] for row in rows if row["images"] == "yes"} == {"qsfm", "hrank"}
+    assert {row["name"] for row in rows if row["images"] == "yes"} == {"qsfm", "hrank", "reconstruction"}
     assert all(row["grows_with"] and row["title"].endswith(".") for row in rows)
 
 
