@@ -1,10 +1,11 @@
-"""Training-free recovery: refit the layers that read a cut space so that they compute what they computed before.
+"""Training-free recovery: refit the layers behind a cut so that they compute what they computed before.
 
-Front to back, each such layer gets the weights that best map what the model *as already cut and refitted* feeds it to
-what the same layer of the uncut model put out, by ridge regression on calibration images: no labels, no gradients, no
-learning rate. The idea is that of He et al. 2017 (https://arxiv.org/abs/1707.06168, section 3.2) and of ThiNet
-(https://arxiv.org/abs/1707.06342, section 3.3). For a layer that feeds a residual sum the target is the *sum* minus the
-shortcut as it now is, so that later blocks mend what earlier ones lost (our choice; measured in docs/decisions/0003).
+Front to back, each layer that reads a cut space, and each one further on, gets the weights that best map what the model
+*as already cut and refitted* feeds it to what the same layer of the uncut model put out, by ridge regression on
+calibration images: no labels, no gradients, no learning rate. The idea is that of He et al. 2017
+(https://arxiv.org/abs/1707.06168, section 3.2) and of ThiNet (https://arxiv.org/abs/1707.06342, section 3.3). For a
+layer that feeds a residual sum the target is the *sum* minus the shortcut as it now is, so that later blocks mend what
+earlier ones lost. (Our choices; measured in docs/decisions/0003 and 0011.)
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Refit:
 def reconstruct(
     cut: Cut, batches: Sequence[Tensor], *, norms: bool = True, tick: Tick = silent
 ) -> tuple[Model, tuple[Refit, ...]]:
-    """Refit every layer that reads a cut space.
+    """Refit every layer that reads a cut space, or anything that became different because of one.
 
     Layers whose weight is used more than once, and kinds other than ordinary two-dimensional convolutions and linear
     layers, are left as cut.
@@ -102,19 +103,34 @@ def reconstruct(
 
 def _jobs(cut: Cut, norms: bool) -> list[Layer | fx.Node]:
     """Layers to refit and normalisations to measure, in the order they run."""
-    alive = cut.channel_map.alive(cut.plan.keep)
+    changed = _changed(cut)
     used = [layer.weight for layer in cut.channel_map.layers]
     layers = [
         layer
         for layer in cut.channel_map.layers
-        if len(kept_indices(layer.inputs, alive)) < len(layer.inputs)
-        and used.count(layer.weight) == 1
-        and can_refit(cut.node(layer.node))
+        if layer.node in changed and used.count(layer.weight) == 1 and can_refit(cut.node(layer.node))
     ]
     written = {norm.name for layer in layers if (norm := _follower(cut, layer).norm) is not None}
     measured = [node for node in norm_nodes(cut.pruned_program) if norms and node.name not in written]
     position = cut.pruned_program.position
     return sorted([*layers, *measured], key=lambda job: position[job.node if isinstance(job, Layer) else job.name])
+
+
+def _changed(cut: Cut) -> set[str]:
+    """The operators of the cut model that put out something else than in the uncut one: readers of cut spaces, and on."""
+    alive = cut.channel_map.alive(cut.plan.keep)
+    found: set[str] = set()
+    waiting = [
+        cut.node(layer.node)
+        for layer in cut.channel_map.layers
+        if len(kept_indices(layer.inputs, alive)) < len(layer.inputs)
+    ]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in found:
+            found.add(node.name)
+            waiting += node.users
+    return found
 
 
 @dataclass(frozen=True, eq=False)
