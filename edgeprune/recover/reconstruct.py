@@ -117,7 +117,7 @@ def _jobs(cut: Cut, norms: bool) -> list[Layer | fx.Node]:
 
 
 def _changed(cut: Cut) -> set[str]:
-    """The operators of the cut model that put out something else than in the uncut one: readers of cut spaces, and on."""
+    """The operators that put out something else in the cut model: those that read cut spaces, and all behind them."""
     alive = cut.channel_map.alive(cut.plan.keep)
     found: set[str] = set()
     waiting = [
