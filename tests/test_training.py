@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from program_runs import Ran, Tiny, fault, fingerprint, run_forked
+from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here
 from safetensors.torch import load_file
 
 from edgeprune import training_command
@@ -87,7 +87,8 @@ def test_it_trains_cuts_and_hands_over_files_and_a_report(place, tiny):
     assert "epoch   4/4: loss" in ran.err
 
 
-def test_what_was_trained_can_be_compressed_again_and_benched(place, tiny):
+@pytest.mark.slow
+def test_what_was_trained_can_be_compressed_again(place, tiny):
     trained(tiny, "--ratio", "0.5", "--multiple", "4")
     run = Path("runs/run")
     again = tiny.compress("--weights", str(run / "trained.safetensors"), "--plan", str(run / "plan.json"))
@@ -134,6 +135,7 @@ def test_ctrl_c_keeps_the_training_and_the_same_command_goes_on_exactly(place, t
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_not_mixed_with_another(place, tiny):
     ran = run_forked(*arguments(tiny), before=functools.partial(interrupting, signal.SIGINT, 2))
     assert ran.code == 130, ran.err
@@ -150,6 +152,7 @@ def test_a_training_that_diverges_ends_with_an_error(place, tiny):
     assert not Path("runs/run").exists()
 
 
+@pytest.mark.slow
 def test_time_ends_it_with_a_whole_result(place, tiny):
     ran = trained(tiny, "--epochs", "100000", "--minutes", "0.02", "--json")
     document = json.loads(ran.out)
@@ -159,7 +162,7 @@ def test_time_ends_it_with_a_whole_result(place, tiny):
 
 def test_images_without_labels_are_refused(place, tiny):
     np.savez("unlabelled.npz", images=np.zeros((20, 8, 8, 1), np.uint8))
-    ran = run_forked(*arguments(tiny, data="unlabelled.npz"))
+    ran = run_here(*arguments(tiny, data="unlabelled.npz"))
     fault(ran, 2, "no labels", "unlabelled.npz", "labels.txt")
 
 
@@ -180,17 +183,17 @@ def test_images_without_labels_are_refused(place, tiny):
     ],
 )
 def test_options_that_cannot_be_are_refused_before_any_work(place, tiny, more, said):
-    fault(run_forked(*arguments(tiny, *more)), 2, said)
+    fault(run_here(*arguments(tiny, *more)), 2, said)
     assert not list(place.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_gpu_that_is_not_there_is_told(place, tiny):
-    fault(run_forked(*arguments(tiny, "--device", "cuda")), 2, "no CUDA device", "--device cpu")
+    fault(run_here(*arguments(tiny, "--device", "cuda")), 2, "no CUDA device", "--device cpu")
 
 
 def test_images_are_needed(place, tiny):
-    fault(run_forked("train", tiny.net, "--input", "1x8x8"), 2, "labels are needed", "--data")
+    fault(run_here("train", tiny.net, "--input", "1x8x8"), 2, "labels are needed", "--data")
 
 
 def test_a_network_that_is_cut_as_a_graph_is_refused(place, tiny):
@@ -201,12 +204,12 @@ def test_a_network_that_is_cut_as_a_graph_is_refused(place, tiny):
         "    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 4))\n"
     )
     command = arguments(tiny)
-    ran = run_forked(command[0], "calculated.py:build", *command[2:])
+    ran = run_here(command[0], "calculated.py:build", *command[2:])
     fault(ran, 2, "cannot be trained here")
 
 
 def test_a_folder_of_something_else_is_not_replaced(place, tiny):
     Path("runs/run").mkdir(parents=True)
     Path("runs/run/mine.txt").write_text("mine")
-    fault(run_forked(*arguments(tiny, "--overwrite")), 2, "not a training of edgeprune")
+    fault(run_here(*arguments(tiny, "--overwrite")), 2, "not a training of edgeprune")
     assert Path("runs/run/mine.txt").read_text() == "mine"

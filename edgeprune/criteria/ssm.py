@@ -5,7 +5,8 @@ https://arxiv.org/abs/2211.01814, CVIP 2022.
 
 From the abstract: the self-similarity matrix of a layer's flattened filters is computed, two algorithms rank redundant
 filters by it, greedy and by area, and pruning takes place while the network is trained. **Our reconstruction**, because
-the paper's text was not available to us: the distance, and both algorithms beyond their names.
+the paper's text was not available to us: the distance, and both algorithms beyond their names. Pruning while training
+is `edgeprune train`, with this criterion or any other; its schedule is in `edgeprune.train.soft_prune`.
 """
 
 from __future__ import annotations
