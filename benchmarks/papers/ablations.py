@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from page import lines_of
+from page import lines_of, not_run
 from trials import Difference, Results, Trial, difference
 
 TITLE = "The doubtful choices, one against the other, ResNet-56"
@@ -49,8 +49,8 @@ def page(results: Results, quick: bool) -> str:
         choice = trial.options or f"default: {DEFAULTS[trial.criterion]}"
         found, plain = results.get(trial), results.get(replace(trial, options=""))
         if found is None or plain is None:
-            cells = ("", "", "not run")
-        elif found is plain:
+            continue
+        if found is plain:
             cells = (f"{found.top1:.1f} %", "", "")
         else:
             gain = difference(found, plain)
@@ -61,7 +61,7 @@ Kept widths {WIDTHS}, refitted by least squares, seed 0, {wanted[0].images} test
 {wanted[0].calibration} training images calibrate. Defaults were chosen before, on other images
 ([0003](../../docs/decisions/0003-qsfm-and-recovery.md)): this table did not choose them. Differences in points, image
 by image, with 95 % intervals."""
-    return lines_of(TITLE, "ablations", about, table)
+    return lines_of(TITLE, "ablations", about + not_run(results, wanted), table)
 
 
 def _verdict(gain: Difference) -> str:

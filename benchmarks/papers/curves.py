@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from page import figure, lines_of, share
+from page import figure, lines_of, not_run, share
 from trials import Results, Trial
 
 TITLE = "Accuracy against MACs, ResNet-56"
@@ -40,10 +40,7 @@ def page(results: Results, quick: bool) -> str:
     table = [f"| criterion | seeds | {' | '.join(heads)} | verdict |", "|---" * (len(KEPT) + 3) + "|"]
     for row in zip(*by_kept, strict=True):
         found = [results.seeds(trial, SEEDS) for trial in row]
-        cells = [
-            f"{_mean(some):.1f} % ({min(one.top1 for one in some):.1f} to {max(one.top1 for one in some):.1f})"
-            for some in found
-        ]
+        cells = [_cell([one.top1 for one in some]) for some in found]
         table.append(f"| {row[0].criterion} | {len(found[0])} | {' | '.join(cells)} | {_verdict(results, row)} |")
     about = f"""\
 Top-1 after the refit, the mean of the seeds and their range (bars in the plot), at each
@@ -54,7 +51,7 @@ second half; one
 standard error of a single figure is about 0.8 points.
 
 ![accuracy against MACs](curves.svg)"""
-    return lines_of(TITLE, "curves", about, table)
+    return lines_of(TITLE, "curves", about + not_run(results, trials(quick)), table)
 
 
 def plot(results: Results, quick: bool, folder: Path) -> None:
@@ -78,6 +75,11 @@ def _whole(results: Results, quick: bool) -> Results:
     """The results of the curves that were run to the end."""
     short = {(trial.criterion, trial.seed) for trial in results.missing(trials(quick))}
     return results.without(lambda trial: (trial.criterion, trial.seed) in short)
+
+
+def _cell(top1: list[float]) -> str:
+    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(top1) > 1 else ""
+    return f"{sum(top1) / len(top1):.1f} %{spread}"
 
 
 def _mean(found: list) -> float:

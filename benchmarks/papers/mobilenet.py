@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from page import against, lines_of, share, words
+from page import against, lines_of, not_run, share, words
 from trials import Results, Trial, difference
 
 TITLE = "MobileNet-V2 at 1.53x fewer MACs"
@@ -40,8 +40,6 @@ def page(results: Results, quick: bool) -> str:
     for trial in wanted:
         found = results.get(trial)
         if found is None:
-            empty = " | " * 6
-            table.append(f"| {trial.name} | {RECOVERIES[trial.recovery]} | {trial.seed}{empty} | not run |")
             continue
         said = [words(results, trial, "l1"), words(results, trial, "random")] if trial.criterion != "random" else []
         if trial.criterion == "qsfm":
@@ -62,4 +60,4 @@ than the full
 validation set. {wanted[0].calibration} training images calibrate, no label is used. Differences are in points,
 image by image,
 with 95 % intervals."""
-    return lines_of(TITLE, "mobilenet", about, table)
+    return lines_of(TITLE, "mobilenet", about + not_run(results, wanted), table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from page import lines_of, share
+from page import lines_of, not_run, share
 from trials import Results, Trial, difference
 
 TITLE = "APSSF's own widths against even widths at the same MACs, ResNet-56"
@@ -24,9 +24,15 @@ def trials(quick: bool) -> list[Trial]:
     ]
 
 
+def needed(quick: bool) -> list[Trial]:
+    """Without which there is no page."""
+    return [trial for trial in trials(quick) if trial.recovery == "reconstruct"]
+
+
 def page(results: Results, quick: bool) -> str:
-    """The table as Markdown."""
-    wanted = [trial for trial in trials(quick) if trial.widths.startswith("apssf")]
+    """The table as Markdown, of the pairs that were run."""
+    wanted = [trial for trial in trials(quick) if trial.widths.startswith("apssf") and trial in results]
+    wanted = [trial for trial in wanted if replace(trial, widths=f"as {trial.widths}") in results]
     first = results[wanted[0].uncut]
     table = [
         "| rate | filters chosen by | recovery | seed | MACs own, even | parameters own, even | top-1 own "
@@ -45,7 +51,7 @@ def page(results: Results, quick: bool) -> str:
     kept = [
         f"- rate {trial.widths.split()[1]}: {', '.join(map(str, results[trial].kept))}"
         for trial in wanted
-        if trial.criterion == "apssf" and trial.recovery == "none"
+        if trial.criterion == "apssf" and trial.recovery == "reconstruct"
     ]
     about = f"""\
 The compression rate is the share of all filters to go; one threshold for the whole network, found from it,
@@ -58,4 +64,4 @@ could not be read: its figures are not known. Filters kept in the 27 blocks, of 
 64 nine times:
 
 {chr(10).join(kept)}"""
-    return lines_of(TITLE, "own_widths", about, table)
+    return lines_of(TITLE, "own_widths", about + not_run(results, trials(quick)), table)

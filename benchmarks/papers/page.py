@@ -23,6 +23,17 @@ def lines_of(title: str, script: str, about: str, table: list[str]) -> str:
     return "\n\n".join([f"# {title}", f"    python benchmarks/papers {script}", *parts, "\n".join(table)]) + "\n"
 
 
+def not_run(results: Results, trials: list[Trial]) -> str:
+    """A paragraph that names what is missing; empty where nothing is."""
+    missing: dict[str, list[str]] = {}
+    for trial in results.missing(trials):
+        missing.setdefault(f"{trial.recovery}, seed {trial.seed}", []).append(trial.name)
+    if not missing:
+        return ""
+    said = (f"{', '.join(dict.fromkeys(names))} ({how})" for how, names in missing.items())
+    return f"\n\n**Not run yet**, and done by the same command: {'; '.join(said)}."
+
+
 def rival(results: Results, trial: Trial, name: str) -> Difference | None:
     """The difference to another criterion at the same widths and with the same recovery; None where there is none."""
     other = results.get(replace(trial, criterion=name, options=""))
