@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
 from edgeprune.artifact import Artifact, Role
 from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure, save_inputs
@@ -23,15 +20,15 @@ from edgeprune.bench.transport import Local
 from edgeprune.bench.trust import doubts
 from edgeprune.criteria import Criterion, configure
 from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import ImageSet, check_labels
+from edgeprune.data import check_labels
 from edgeprune.export import EXPORTERS
 from edgeprune.export.parity import check
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
+from edgeprune.judge import accuracy_of, distances
 from edgeprune.measurement import Measurement
 from edgeprune.model import Model, save_model, with_tensors
 from edgeprune.plan import Cost, PruningPlan
-from edgeprune.program import Program
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.surgery import check_plan
@@ -39,10 +36,9 @@ from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
-from edgeprune.report.parts import Accuracy, Change, DataUse, Images, Method, RunFacts, Shares, Stage, Subject
+from edgeprune.report.parts import DataUse, Images, Method, RunFacts, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
-from edgeprune.stats import paired_difference
 from edgeprune.target import Target, load_target
 
 UNSAFE = re.compile(r"[^\w.-]+")
@@ -134,7 +130,8 @@ def conclude(
     plan.save(folder / "plan.json")
     models = [(uncut.model, uncut.program), (pruned.model, pruned.program)]
     models += [(recovered, pruned.program)] if recovered is not pruned.model else []
-    accuracy = _accuracy(models, photos.scoring, journal)
+    with journal.stage("accuracy") as tick:
+        accuracy = accuracy_of(models, photos.scoring, tick)
     save_model(recovered, folder)
     artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
@@ -195,41 +192,15 @@ def _recover(
             return replace(pruned.model, module=module), Method("bn", settings)
         cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
         model, refits = reconstruct(cut, batches, tick=tick)
+    moved, unrecovered = distances((uncut.program, uncut.model), pruned.program, (model, pruned.model), batches)
+    if moved > unrecovered:
+        journal.warn(
+            "recovery made the model worse, and the model as cut is kept: on calibration images its outputs are "
+            f"{unrecovered:.3g} from those of the uncut model, after recovery {moved:.3g} (mean divergence)"
+        )
+        model = pruned.model
     errors = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
     return model, Method("reconstruct", {**settings, "held_out_error_ratio": errors})
-
-
-def _accuracy(models: Sequence[tuple[Model, Program]], images: ImageSet, journal: Journal) -> Accuracy:
-    """Accuracy of the uncut, the cut and any recovered model; without labels, agreement with the uncut one."""
-    with journal.stage("accuracy") as tick:
-        ticks = (_part(tick, place, len(models)) for place in range(len(models)))
-        found = [predict(*one, images, its) for one, its in zip(models, ticks, strict=True)]
-    truth = found[0].ranked[:, 0] if images.labels is None else images.labels
-
-    def shares(k: int) -> Shares:
-        after = [one.top(k, truth) for one in found[1:]]
-        return Shares(found[0].top(k, truth), after[0], after[1] if len(after) > 1 else None)
-
-    top1 = shares(1)
-    top5 = shares(5) if images.labels is not None and found[0].classes >= TOP5_FROM_CLASSES else None
-    metric: Literal["top1", "agreement"] = "agreement" if images.labels is None else "top1"
-    changes = {} if images.labels is None else _changes([one.ranked[:, 0] == truth for one in found])
-    return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5, changes)
-
-
-def _changes(right: Sequence[NDArray[np.bool_]]) -> dict[str, Change]:
-    """For the cut and any recovered model, how many more images it has right than the uncut one, the first."""
-    changes = {}
-    for step, after in zip(("after_cut", "after_recovery"), right[1:], strict=False):
-        gained, lost = int((after & ~right[0]).sum()), int((right[0] & ~after).sum())
-        difference = (gained - lost) / len(after)
-        changes[step] = Change(difference, paired_difference(gained, lost, len(after)))
-    return changes
-
-
-def _part(tick: Callable[[int, int], None], place: int, count: int) -> Callable[[int, int], None]:
-    """Progress of one of several equal parts."""
-    return lambda done, total: tick(place * total + done, count * total)
 
 
 def _export(

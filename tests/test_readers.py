@@ -11,9 +11,9 @@ from moving_nets import MOVING, Grouped, GroupedTransposed
 from nets import SMALL, Dense, Flat, Inverted, Plain, Residual, found_in, noise, traced
 
 from edgeprune.criteria import configure
+from edgeprune.distance import distance
 from edgeprune.plan import Budget
 from edgeprune.prune.allocate import Scored, allocate, left_whole
-from edgeprune.prune.readers import distance
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.surgery import apply
 from edgeprune.recover.reconstruct import Cut, reconstruct

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
 from edgeprune.criteria.elimination import Reading, eliminate
+from edgeprune.distance import distance
 from edgeprune.inference import norm_after, norm_gain
 from edgeprune.patches import Rows, can_refit
 from edgeprune.program import Program, run_node
@@ -153,28 +154,3 @@ class Readers:
             return torch.ones(len(layer.outputs), dtype=torch.float64)
         gain = norm_gain(self._program, self._state, norm).cpu().double().abs()
         return gain.clamp_min(1e-6 * float(gain.max()) or 1.0)
-
-
-def distance(uncut: Sequence[tuple[Tensor, ...]], cut: Sequence[tuple[Tensor, ...]]) -> float:
-    """How far outputs moved, the mean over images.
-
-    The Kullback-Leibler divergence of the classes' probabilities for an output [n, classes]; for another one the
-    squared difference as a share of its mean square.
-
-    Args:
-        uncut: batch by batch, the outputs.
-        cut: the same.
-    """
-    total, images = 0.0, 0
-    for before, after in zip(uncut, cut, strict=True):
-        images += len(before[0])
-        for one, other in zip(before, after, strict=True):
-            total += len(one) * _moved(one.double(), other.double())
-    return total / max(images, 1)
-
-
-def _moved(one: Tensor, other: Tensor) -> float:
-    if one.ndim == 2 and one.shape[1] > 1:
-        log = one.log_softmax(1)
-        return float((log.exp() * (log - other.log_softmax(1))).sum(dim=1).mean())
-    return float((one - other).square().mean() / one.square().mean().clamp_min(_NONE))
