@@ -114,6 +114,7 @@ def train(
         budget=parse_budget(None if ratio == _NOTHING else ratio, macs, None),
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
         formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
+        allocation="uniform",
         recover="none",
         images=images,
         out=out,

@@ -20,7 +20,7 @@ class TrainOrder:
 
     Attributes:
         request: model, weights, images to train on, criterion, budget, scope, and what is to be made of the result;
-            its `recover`, `calibration_data`, `plan` and `dry_run` are not looked at.
+            its `recover`, `allocation`, `calibration_data`, `plan` and `dry_run` are not looked at.
         settings: how to train, but for the next three.
         rate: the highest learning rate; None for 0.1 from scratch, 0.01 from weights.
         padding: see `Settings`; None for an eighth of the image.
