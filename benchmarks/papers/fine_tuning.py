@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from page import against, lines_of, share, words
+from page import against, lines_of, not_run, share, words
 from sgd import VGG
 from trials import Results, Trial, difference
 
@@ -26,6 +26,11 @@ def trials(quick: bool) -> list[Trial]:
     ]
 
 
+def needed(quick: bool) -> list[Trial]:
+    """Without which there is no page; what was not run besides is said there."""
+    return [trial for trial in trials(quick) if trial.network == "resnet56" and trial.criterion != "random"]
+
+
 def page(results: Results, quick: bool) -> str:
     """The table as Markdown."""
     wanted = trials(quick)
@@ -36,7 +41,9 @@ def page(results: Results, quick: bool) -> str:
         "|---" * 11 + "|",
     ]
     for trial in wanted:
-        found = results[trial]
+        found = results.get(trial)
+        if found is None:
+            continue
         paper = CLAIMS[trial.network] if trial.criterion == "qsfm" and trial.steps else ""
         said = [words(results, trial, "l1"), words(results, trial, "random")] if trial.criterion != "random" else []
         table.append(
@@ -45,10 +52,8 @@ def page(results: Results, quick: bool) -> str:
             f"{against(results, trial, 'l1')} | {'; '.join(filter(None, said)) or 'the yardstick'} |"
         )
     if all(trial.network == "resnet56" for trial in wanted):
-        not_run = (
-            "**not run**: there are no weights for these images; `python benchmarks/papers/sgd.py`, then this again"
-        )
-        cells = ["vgg16_bn_cifar", "qsfm", *[""] * 6, CLAIMS["vgg16_bn_cifar"], "", not_run]
+        why = "**not run**: there are no weights for these images; `python benchmarks/papers/sgd.py`, then this again"
+        cells = ["vgg16_bn_cifar", "qsfm", *[""] * 6, CLAIMS["vgg16_bn_cifar"], "", why]
         table.append(f"| {' | '.join(cells)} |")
     about = f"""\
 ResNet-56: kept widths {WIDTHS["resnet56"]} of 16/32/64 in the first convolution of each block (-59.7 % of MACs, -71.4 %
@@ -56,4 +61,4 @@ of parameters). VGG-16: half of the filters of every convolution. Refitted by le
 steps of SGD with labels (batch 128, one cycle to 0.02, crops and mirroring), seed 0: a thirteenth of an epoch, because
 this ran on a CPU. ResNet-56 uncut: {first.top1:.1f} % of the same {len(first.right)} test images of the JPEG copy,
 second half. The paper's fine-tuning is not known, its figures are from tables that cite it."""
-    return lines_of(TITLE, "fine_tuning", about, table)
+    return lines_of(TITLE, "fine_tuning", about + not_run(results, wanted), table)
