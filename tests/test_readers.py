@@ -12,6 +12,7 @@ from nets import SMALL, Dense, Flat, Inverted, Plain, Residual, found_in, noise,
 
 from edgeprune.criteria import configure
 from edgeprune.distance import distance
+from edgeprune.errors import ModelError
 from edgeprune.plan import Budget
 from edgeprune.prune.allocate import Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
@@ -86,6 +87,14 @@ def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name):
     expected = float(scores.damage[name][len(plan.keep[name])])
     assert len(plan.keep[name]) == size // 2
     assert expected / 3 < distance(before, after) < 3 * expected
+
+
+def test_activations_that_are_not_finite_are_told_with_the_layer():
+    found = found_in(Plain)
+    batches = [torch.full_like(batch, torch.nan) for batch in batches_of(found.model)]
+    scorer = Scorer(found.channel_map, found.program, found.model.module, batches)
+    with pytest.raises(ModelError, match="not finite on the calibration images\nsecond"):
+        scorer.score(configure("l1"), ["first"], damage=True)
 
 
 def test_distances_by_hand():

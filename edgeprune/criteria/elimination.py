@@ -80,16 +80,13 @@ class Elimination:
     errors: Tensor
 
 
-def eliminate(
-    readings: Sequence[Reading], size: int, *, first: Tensor | None = None, order: Tensor | None = None
-) -> Elimination:
+def eliminate(readings: Sequence[Reading], size: int, *, first: Tensor | None = None) -> Elimination:
     """Take filters away one by one, each time the one whose loss the layers can make up for best.
 
     Args:
         readings: the layers.
         size: n, how many filters there are.
         first: filters that all go before the others, int64 [m]; None for no such rule.
-        order: to go in this order instead, int64 [n].
     """
     stays = torch.zeros(size, dtype=torch.bool)
     if first is not None:
@@ -98,17 +95,46 @@ def eliminate(
     states = [_State(reading, size) for reading in readings]
     gone = torch.zeros(size, dtype=torch.bool)
     taken, losses = [], []
-    for step in range(size):
+    for _ in range(size):
         loss = sum((state.losses() for state in states), torch.zeros(size, dtype=torch.float64))
         barred = gone if bool((gone | stays).all()) else gone | stays
-        chosen = int(loss.masked_fill(barred, torch.inf).argmin()) if order is None else int(order[step])
+        chosen = int(loss.masked_fill(barred, torch.inf).argmin())
         taken.append(chosen)
         losses.append(loss[chosen].clamp_min(0.0))
         gone[chosen] = True
         for state in states:
             state.remove(chosen)
-    errors = torch.stack(losses).cumsum(0).flip(0)
-    return Elimination(torch.tensor(taken), torch.cat([errors, errors.new_zeros(1)]))
+    return Elimination(torch.tensor(taken), _summed(torch.stack(losses)))
+
+
+def errors_of(readings: Sequence[Reading], order: Tensor) -> Tensor:
+    """The squared error for each number of filters left, float64 [n + 1], if they go in a given order.
+
+    With the inputs sorted so that those which go last come first, G = L Lᵀ, and the rows of L⁻¹ G W are what each input
+    adds to what those before it explain: one factorisation for all numbers of filters.
+
+    Args:
+        readings: the layers.
+        order: the filters, first to go first, int64 [n].
+    """
+    size = len(order)
+    place = torch.empty(size, dtype=torch.int64)
+    place[order.flip(0)] = torch.arange(size)  # 0 for the filter that stays longest
+    losses = torch.zeros(size, dtype=torch.float64)
+    for reading in readings:
+        of = torch.where(reading.filters < 0, -1, place[reading.filters.clamp_min(0)])
+        inputs = torch.argsort(of, stable=True)
+        factor = torch.linalg.cholesky(reading.gram[inputs][:, inputs])
+        explained = torch.linalg.solve_triangular(factor, (reading.gram @ reading.weight)[inputs], upper=False)
+        mine = of[inputs] >= 0
+        losses.index_add_(0, of[inputs][mine], explained[mine].square().sum(dim=1))
+    return _summed(losses.flip(0))
+
+
+def _summed(losses: Tensor) -> Tensor:
+    """From what each filter costs when it goes, first to go first, the errors by the number of filters left."""
+    errors = losses.cumsum(0).flip(0)
+    return torch.cat([errors, errors.new_zeros(1)])
 
 
 class _State:
@@ -142,9 +168,9 @@ class _State:
         if len(places) == 0:
             return
         columns = self._inverse[:, places]
-        step = torch.linalg.solve(self._inverse[places][:, places], columns.T)
-        self._weight -= columns @ torch.linalg.solve(self._inverse[places][:, places], self._weight[places])
-        self._inverse -= columns @ step
+        block = self._inverse[places][:, places]
+        self._weight.addmm_(columns, torch.linalg.solve(block, self._weight[places]), alpha=-1)
+        self._inverse.addmm_(columns, torch.linalg.solve(block, columns.T), alpha=-1)
         self._weight[places] = 0.0
         self._inverse[places], self._inverse[:, places] = 0.0, 0.0
         self._inverse[places, places] = 1.0

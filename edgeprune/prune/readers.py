@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
-from edgeprune.criteria.elimination import Reading, eliminate
+from edgeprune.criteria.elimination import Reading, errors_of
 from edgeprune.distance import distance
+from edgeprune.errors import ModelError
 from edgeprune.inference import norm_after, norm_gain
 from edgeprune.patches import Rows, can_refit
 from edgeprune.program import Program, run_node
@@ -67,7 +68,7 @@ class Readers:
         )  # of equal ones the last goes first
         readings = self.readings(space)
         if errors is None:
-            errors = eliminate(list(readings.values()), space.size, order=order).errors
+            errors = errors_of(list(readings.values()), order)
         width = min(max(1, round(space.size * (1 - share))), space.size - 1)
         keep = torch.ones(space.size, dtype=torch.bool)
         keep[order[: space.size - width]] = False
@@ -101,6 +102,12 @@ class Readers:
                 chunk = F.pad(chunk, (0, 1), value=1.0)
                 moments += (chunk.T @ chunk).cpu().double()
                 samples += len(chunk)
+        if not bool(torch.isfinite(moments).all()):
+            raise ModelError(
+                "a layer reads numbers that are not finite on the calibration images",
+                where=layer.name,
+                fix="Check the images and the weights: the uncut model itself must work on them.",
+            )
         owners = torch.from_numpy(filters).repeat_interleave(len(weight) // len(filters))
         return Reading.of(moments / samples, F.pad(weight, (0, 0, 0, 1)), F.pad(owners, (0, 1), value=FIXED), samples)
 
