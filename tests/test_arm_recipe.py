@@ -47,7 +47,9 @@ class Recipe:
             "TMPDIR": str(self.scratch),
         }
         cache = {"EDGEPRUNE_ARM_CACHE": str(self.folder / "cache")}
-        return subprocess.Popen([RECIPES / "run.sh", self.folder / "python"], env={**os.environ, **variables, **cache})
+        # A shell cannot trap what was ignored when it began, as Ctrl-C is where the tests run in the background.
+        command = ["env", "--default-signal", RECIPES / "run.sh", self.folder / "python"]
+        return subprocess.Popen(command, env={**os.environ, **variables, **cache})
 
     def check_undone(self) -> None:
         assert (self.folder / "started").exists()
@@ -93,6 +95,10 @@ def test_all_is_undone_when_it_is_interrupted(recipe, kind, code):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(kind)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code
     recipe.check_undone()
     assert [path.name for path in recipe.binfmt.iterdir()] == ["register"]
