@@ -17,11 +17,15 @@ from edgeprune.errors import ModelError
 from edgeprune.inference import norm_after, norm_gain
 from edgeprune.patches import Rows, can_refit
 from edgeprune.program import Program, run_node
+from edgeprune.prune.cost import macs
 from edgeprune.resize import all_tensors
 from edgeprune.walk import Change, Walk
 
-IMAGES = 128
-"""Calibration images for which the outputs are looked at, for each space."""
+IMAGES = (32, 128)
+"""Calibration images for which the outputs are looked at, for each space: fewest, and most."""
+
+_MACS = 2e12
+"""What looking at the outputs may cost, for all spaces together: about a minute on two cores of a PC."""
 
 _NONE = 1e-12
 
@@ -34,13 +38,18 @@ class Readers:
         program: of the model.
         module: the model.
         walk: over it.
+        spaces: how many will be asked about.
     """
 
-    def __init__(self, channel_map: ChannelMap, program: Program, module: nn.Module, walk: Walk) -> None:
+    def __init__(
+        self, channel_map: ChannelMap, program: Program, module: nn.Module, walk: Walk, spaces: int = 1
+    ) -> None:
         self._map, self._program, self._walk = channel_map, program, walk
         self._state = {name: tensor.detach() for name, tensor in all_tensors(module).items()}
         self._found: tuple[str, dict[str, Reading]] = ("", {})
         self._uncut: list[tuple[Tensor, ...]] = []
+        each = spaces * macs(channel_map, np.ones(channel_map.size))
+        self._images = int(np.clip(_MACS / max(each, 1.0), *IMAGES))
 
     def readings(self, space: Space) -> dict[str, Reading]:
         """By the node of each layer that reads the space, what it reads. Those of the last space asked for are kept."""
@@ -75,8 +84,8 @@ class Readers:
         changed = {
             layer.node: self._change(layer, readings[layer.node], space, keep) for layer, _ in self._layers(space)
         }
-        self._uncut = self._uncut or list(self._walk.finish({}, IMAGES))
-        moved = distance(self._uncut, list(self._walk.finish(changed, IMAGES)))
+        self._uncut = self._uncut or list(self._walk.finish({}, self._images))
+        moved = distance(self._uncut, list(self._walk.finish(changed, self._images)))
         return errors * (moved / max(float(errors[width]), _NONE))
 
     def _layers(self, space: Space) -> list[tuple[Layer, Labels]]:

@@ -64,7 +64,9 @@ class Scorer:
             (self._map.space(name) for name in names), key=lambda space: self._program.position.get(space.after, 0)
         )
         shown = Walk(self._program, self._module, _first(self._batches, criterion.settings.get("images")))
-        readers = Readers(self._map, self._program, self._module, Walk(self._program, self._module, self._batches))
+        readers = Readers(
+            self._map, self._program, self._module, Walk(self._program, self._module, self._batches), len(spaces)
+        )
         criterion = criterion.settled(self._view(space, shown, readers, seed, share) for space in spaces)
         scores: dict[str, Tensor] = {}
         removed: dict[str, int] = {}
