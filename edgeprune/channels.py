@@ -60,6 +60,13 @@ class Space:
     parts: tuple[tuple[int, ...], ...] = ()
     repeat: int = 1
 
+    def filters_at(self, labels: Labels) -> Labels:
+        """The filter of the space that each label stands for, 0 to size - 1; `FIXED` where it stands for none."""
+        filters: Labels = np.where(
+            (labels >= self.first) & (labels < self.first + self.size), labels - self.first, FIXED
+        )
+        return filters
+
 
 @dataclass(frozen=True, eq=False)
 class Slot:

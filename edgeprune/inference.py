@@ -87,6 +87,15 @@ def norm_after(program: Program, node: fx.Node) -> fx.Node | None:
     return reader if all(argument.name in program.stored for argument in tensors) else None
 
 
+def gain_after(program: Program, state: Mapping[str, Tensor], node: fx.Node, outputs: int) -> Tensor:
+    """By what a batch normalisation after a layer multiplies each of its outputs, on the CPU, [outputs].
+
+    Ones where `norm_after` finds none.
+    """
+    norm = norm_after(program, node)
+    return torch.ones(outputs) if norm is None else norm_gain(program, state, norm).cpu()
+
+
 def norm_gain(program: Program, state: Mapping[str, Tensor], norm: fx.Node) -> Tensor:
     """By what a batch normalisation multiplies each channel: scale / deviation, [channels].
 

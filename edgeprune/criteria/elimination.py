@@ -80,6 +80,11 @@ class Elimination:
     errors: Tensor
 
 
+def lowest_first(scores: Tensor) -> Tensor:
+    """The filters in the order in which scores [n] let them go, int64 [n]; of equal ones the last goes first."""
+    return len(scores) - 1 - torch.argsort(scores.flip(0), stable=True)
+
+
 def eliminate(readings: Sequence[Reading], size: int, *, first: Tensor | None = None) -> Elimination:
     """Take filters away one by one, each time the one whose loss the layers can make up for best.
 
@@ -168,9 +173,9 @@ class _State:
         if len(places) == 0:
             return
         columns = self._inverse[:, places]
-        block = self._inverse[places][:, places]
-        self._weight.addmm_(columns, torch.linalg.solve(block, self._weight[places]), alpha=-1)
-        self._inverse.addmm_(columns, torch.linalg.solve(block, columns.T), alpha=-1)
+        steps = torch.linalg.solve(self._inverse[places][:, places], columns.T).T
+        self._weight.addmm_(steps, self._weight[places], alpha=-1)
+        self._inverse.addmm_(steps, columns.T, alpha=-1)
         self._weight[places] = 0.0
         self._inverse[places], self._inverse[:, places] = 0.0, 0.0
         self._inverse[places, places] = 1.0

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from edgeprune.criteria import FilterView, Outcome, about, configure
-from edgeprune.criteria.elimination import eliminate
+from edgeprune.criteria.elimination import eliminate, lowest_first
 
 Proposed = Literal["all", "qsfm", "ssm", "fscl", "nystrom", "apssf", "l1", "l2", "fpgm", "hrank", "random"]
 
@@ -35,9 +35,7 @@ def reconstruction(view: FilterView, *, among: Proposed = "all", pool: float = 1
     """
     first = None
     if among != "all":
-        scores = configure(among)(view).scores
-        count = min(view.size, round(pool * view.share * view.size))
-        first = torch.argsort(scores.flip(0), stable=True).sub(view.size - 1).neg()[:count]
+        first = lowest_first(configure(among)(view).scores)[: round(pool * view.share * view.size)]
     found = eliminate(view.readings, view.size, first=first)
     scores = torch.empty(view.size, dtype=torch.float64)
     scores[found.order] = torch.arange(view.size, dtype=torch.float64)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.channels import ChannelMap, Labels, Layer, Space
+from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
 from edgeprune.plan import Cost
 from edgeprune.prune.allocate import Scope, left_whole
 from edgeprune.prune.cost import macs
@@ -166,8 +166,4 @@ def _layers(channel_map: ChannelMap) -> tuple[LayerFacts, ...]:
 
 
 def _spaces_of(channel_map: ChannelMap, channels: Labels) -> tuple[str, ...]:
-    return tuple(
-        space.name
-        for space in channel_map.spaces
-        if ((channels >= space.first) & (channels < space.first + space.size)).any()
-    )
+    return tuple(space.name for space in channel_map.spaces if (space.filters_at(channels) != FIXED).any())

@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
-from edgeprune.criteria.elimination import Reading, errors_of
+from edgeprune.criteria.elimination import Reading, errors_of, lowest_first
 from edgeprune.distance import distance
 from edgeprune.errors import ModelError
-from edgeprune.inference import norm_after, norm_gain
+from edgeprune.inference import gain_after
 from edgeprune.patches import Rows, can_refit
 from edgeprune.program import Program, run_node
 from edgeprune.prune.cost import macs
@@ -72,9 +72,7 @@ class Readers:
             errors: of the readers, float64 [n + 1], if they are known already.
             share: of the filters that may go: where the outputs are looked at.
         """
-        order = (
-            torch.argsort(scores.flip(0), stable=True).sub(space.size - 1).neg()
-        )  # of equal ones the last goes first
+        order = lowest_first(scores)
         readings = self.readings(space)
         if errors is None:
             errors = errors_of(list(readings.values()), order)
@@ -90,13 +88,8 @@ class Readers:
 
     def _layers(self, space: Space) -> list[tuple[Layer, Labels]]:
         """The layers that read a space, and the filter of each of their inputs, `FIXED` for those of other spaces."""
-        last = space.first + space.size
-        inside = {layer.node: (layer.inputs >= space.first) & (layer.inputs < last) for layer in self._map.layers}
-        return [
-            (layer, np.where(inside[layer.node], layer.inputs - space.first, FIXED))
-            for layer in self._map.layers
-            if inside[layer.node].any()
-        ]
+        found = [(layer, space.filters_at(layer.inputs)) for layer in self._map.layers]
+        return [(layer, filters) for layer, filters in found if (filters != FIXED).any()]
 
     def _reading(self, layer: Layer, space: Space, filters: Labels) -> Reading:
         """What a layer reads. Of one that cannot be refitted, only how much of each filter's output it reads."""
@@ -122,18 +115,14 @@ class Readers:
 
     def _energies(self, layer: Layer, space: Space, filters: Labels) -> Reading:
         """The mean square of each input and the norm of the weights it meets, as if none made up for another."""
-        rows = self._state[layer.weight].cpu().double()
-        if layer.input_axis == 1:  # group comes after group
-            rows = rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
-        norms = rows.flatten(1).norm(dim=1)
-        labels = self._map.labels[layer.source]
-        inside = (labels >= space.first) & (labels < space.first + space.size)
+        norms = rows_along(self._state[layer.weight].cpu().double(), layer, layer.input_axis).flatten(1).norm(dim=1)
+        source = space.filters_at(self._map.labels[layer.source])
         squares, places = np.zeros(space.size), np.zeros(space.size)
         for x in self._walk.stream(layer.source):
-            mine = np.broadcast_to(np.where(inside, labels - space.first, space.size), (1, *x.shape[1:])).reshape(-1)
+            bins = np.broadcast_to(source, (1, *x.shape[1:])).reshape(-1) - FIXED  # the first for other channels
             sums = x.cpu().double().square().sum(dim=0).flatten().numpy()
-            squares += np.bincount(mine, sums, space.size + 1)[:-1]
-            places += len(x) * np.bincount(mine, minlength=space.size + 1)[:-1]
+            squares += np.bincount(bins, sums, space.size + 1)[1:]
+            places += len(x) * np.bincount(bins, minlength=space.size + 1)[1:]
         energies = squares / np.maximum(places, 1)
         mean = torch.from_numpy(np.where(filters == FIXED, 1.0, energies[filters]))
         return Reading(torch.diag(mean + _NONE), torch.diag(norms), torch.from_numpy(filters))
@@ -150,10 +139,8 @@ class Readers:
 
     def _masked(self, layer: Layer, space: Space, keep: Tensor) -> Change:
         """What becomes of a layer's output if it reads zeros in place of the filters that go."""
-        node, labels = self._node(layer), self._map.labels[layer.source]
-        inside = (labels >= space.first) & (labels < space.first + space.size)
-        stays = torch.from_numpy(np.where(inside, keep.numpy()[np.where(inside, labels - space.first, 0)], True))
-        stays = stays.to(self._state[layer.weight].device)
+        node, filters = self._node(layer), space.filters_at(self._map.labels[layer.source])
+        stays = torch.from_numpy((filters == FIXED) | keep.numpy()[filters]).to(self._state[layer.weight].device)
 
         def run(values: Mapping[str, Any]) -> Any:
             return run_node(self._program, node, {**values, layer.source: values[layer.source] * stays}, self._state)
@@ -165,8 +152,13 @@ class Readers:
 
     def _gain(self, layer: Layer) -> Tensor:
         """What a normalisation makes of each output of a layer, float64 [outputs]; ones where none follows."""
-        norm = norm_after(self._program, self._node(layer))
-        if norm is None:
-            return torch.ones(len(layer.outputs), dtype=torch.float64)
-        gain = norm_gain(self._program, self._state, norm).cpu().double().abs()
+        gain = gain_after(self._program, self._state, self._node(layer), len(layer.outputs)).double().abs()
         return gain.clamp_min(1e-6 * float(gain.max()) or 1.0)
+
+
+def rows_along(weight: Tensor, layer: Layer, axis: int) -> Tensor:
+    """A layer's weights with a row for each of its outputs or inputs, whichever lie on an axis."""
+    if axis == 0:
+        return weight
+    # Every group stores those of the second axis side by side; group comes after group.
+    return weight.reshape(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space, varying
 from edgeprune.criteria import Criterion, FilterView, Side
 from edgeprune.errors import EdgepruneError
-from edgeprune.inference import norm_after, norm_gain
+from edgeprune.inference import gain_after
 from edgeprune.program import Program
 from edgeprune.progress import Tick, silent
 from edgeprune.prune.allocate import Scored
-from edgeprune.prune.readers import Readers
+from edgeprune.prune.readers import Readers, rows_along
 from edgeprune.resize import all_tensors
 from edgeprune.walk import Walk
 
@@ -98,23 +97,17 @@ class Scorer:
         )
 
     def _rows(self, layer: Layer, axis: int) -> Tensor:
-        """A layer's weights, float32 on the CPU, a row for each of its outputs or inputs, whichever lie on an axis."""
-        rows = self._state[layer.weight].detach().cpu().float()
-        if axis == 0:
-            return rows
-        # Every group stores those of the second axis side by side; group comes after group.
-        return rows.reshape(layer.groups, -1, *rows.shape[1:]).transpose(1, 2).flatten(0, 1)
+        """A layer's weights, float32 on the CPU, see `rows_along`."""
+        return rows_along(self._state[layer.weight].detach().cpu().float(), layer, axis)
 
     def _gains(self, layer: Layer) -> Tensor:
         """By what a batch normalisation after a layer multiplies each of its outputs; ones where none does."""
-        norm = norm_after(self._program, self._program.nodes[self._program.position[layer.node]])
-        if norm is None:
-            return torch.ones(len(layer.outputs))
-        return norm_gain(self._program, self._state, norm).detach().cpu().float()
+        node = self._program.nodes[self._program.position[layer.node]]
+        return gain_after(self._program, self._state, node, len(layer.outputs)).float()
 
     def _read(self, space: Space, layer: Layer) -> list[Tensor]:
         """The weights that a layer gives to the filters, float32 [n, outputs, *kernel]; none where it reads none."""
-        if not _inside(layer.inputs, space).any():
+        if (space.filters_at(layer.inputs) == FIXED).all():
             return []
         parts = _spread(self._rows(layer, layer.input_axis), layer.inputs, space)
         # A linear layer may read several positions of each map.
@@ -124,8 +117,7 @@ class Scorer:
         """The space's feature maps, one batch after another, float32 [images, n, height, width]."""
         node = space.after if side == "after" else space.before
         (axis,) = varying(self._map.labels[node])
-        channels = self._map.labels[node].reshape(-1) - space.first
-        channels = np.where((channels >= 0) & (channels < space.size), channels, FIXED)
+        channels = space.filters_at(self._map.labels[node].reshape(-1))
         turns = int(np.bincount(channels[channels != FIXED]).min())
         places = [_occurrence(channels, turn) for turn in range(turns)]
         whole = turns == 1 and np.array_equal(places[0], np.arange(len(channels)))
@@ -137,15 +129,9 @@ class Scorer:
             yield maps.reshape(maps.shape[0], space.size, -1, maps.shape[-1] if value.ndim > 3 else 1).float()
 
 
-def _inside(labels: Labels, space: Space) -> NDArray[np.bool_]:
-    """Which labels are channels of the space."""
-    inside: NDArray[np.bool_] = (labels >= space.first) & (labels < space.first + space.size)
-    return inside
-
-
 def _spread(rows: Tensor, labels: Labels, space: Space) -> list[Tensor]:
     """Rows by filters, [n, ...], else zeros: each filter's first row, then the second of those that have one, ..."""
-    channels = np.where(_inside(labels, space), labels - space.first, FIXED)
+    channels = space.filters_at(labels)
     parts = []
     for turn in range(int(np.bincount(channels[channels != FIXED]).max(initial=0))):
         chosen = _occurrence(channels, turn)
