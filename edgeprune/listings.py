@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from edgeprune.options import AsJson
 from edgeprune.terminal import print_json, print_rows, table
 
 if TYPE_CHECKING:
     from edgeprune.criteria import Criterion
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
 
 devices_app = typer.Typer(help="The boards edgeprune knows.", invoke_without_command=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprune.listings import AsJson
+from edgeprune.options import AsJson
 from edgeprune.terminal import Talk, print_json
 from edgeprune.wheels import DEFAULT_PYTHON
 

@@ -145,6 +145,11 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
+def parse_formats(text: str | None) -> tuple[str, ...] | None:
+    """`--formats` as typed, "onnx,tflite", each once; None if it is not given."""
+    return None if text is None else tuple(dict.fromkeys(text.split(",")))
+
+
 def parse_budget(ratio: str | None, macs: float | None, plan: Path | None) -> Budget:
     """The one budget that is asked for; the default where none is.
 

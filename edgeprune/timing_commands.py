@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune.errors import EdgepruneError, TrustError, UsageError
-from edgeprune.listings import AsJson
+from edgeprune.options import AsJson
 from edgeprune.terminal import Talk
 
 _MISSED = 1

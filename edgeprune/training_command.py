@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from edgeprune.listings import AsJson
-from edgeprune.request import DEFAULT_RATIO, Request, parse_budget, parse_numbers, parse_settings, parse_shape
+from edgeprune import options
+from edgeprune.request import (
+    DEFAULT_RATIO,
+    Request,
+    parse_budget,
+    parse_formats,
+    parse_numbers,
+    parse_settings,
+    parse_shape,
+)
 from edgeprune.terminal import Talk, print_json
 
 if TYPE_CHECKING:
@@ -21,12 +28,7 @@ _NOTHING = "0"
 
 
 def train(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
-        ),
-    ],
+    model: options.Model,
     data: Annotated[
         str | None,
         typer.Option(
@@ -36,18 +38,15 @@ def train(
     test_data: Annotated[
         str | None, typer.Option(help="Images to test with. (default: a tenth of --data, which is then not trained on)")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from these: safetensors or a plain state dict.")] = None,
+    weights: options.Weights = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights, not from the model's own.")
     ] = False,
-    input_shape: Annotated[str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x32x32.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, of pixels scaled to 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(help="The same.")] = None,
-    criterion: Annotated[str, typer.Option(help="How filters are ranked: see `edgeprune criteria`.")] = "ssm",
-    criterion_option: Annotated[
-        list[str] | None,
-        typer.Option(help="A setting of the criterion, e.g. ranking=area; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
+    input_shape: options.InputShape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    criterion: options.CriterionName = "ssm",
+    criterion_option: options.CriterionOption = None,
     ratio: Annotated[
         str | None,
         typer.Option(
@@ -55,10 +54,8 @@ def train(
             metavar="FLOAT|auto",
         ),
     ] = None,
-    macs: Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")] = None,
-    scope: Annotated[
-        str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")
-    ] = "inner",
+    macs: options.Macs = None,
+    scope: options.Scope = "inner",
     multiple: Annotated[
         int | None, typer.Option(help="Round widths to multiples of this. (default: the target's)")
     ] = None,
@@ -82,16 +79,14 @@ def train(
         bool | None, typer.Option("--flip/--no-flip", help="Mirror every second image. (default: if in colour)")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    target: Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")] = "rpi4",
-    formats: Annotated[
-        str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")
-    ] = None,
+    target: options.Target = "rpi4",
+    formats: options.Formats = None,
     images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
-    bench: Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")] = True,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    as_json: AsJson = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
+    bench: options.Bench = True,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+    overwrite: options.Overwrite = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew where a training was interrupted.")] = False,
 ) -> None:
     """Train and prune in one run, without fine-tuning afterwards; then cut, export, verify, bench, report.
@@ -113,7 +108,7 @@ def train(
         criterion_options=parse_settings(criterion_option or []),
         budget=parse_budget(None if ratio == _NOTHING else ratio, macs, None),
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
-        formats=tuple(dict.fromkeys(formats.split(","))) if formats is not None else None,
+        formats=parse_formats(formats),
         allocation="uniform",
         recover="none",
         images=images,
@@ -153,8 +148,8 @@ def train(
 
 def _print(done: Finished, talk: Talk) -> None:
     if done.report is not None:
-        from edgeprune.report.render.terminal import renderable
+        from edgeprune.report.render.terminal import show
 
-        Console(highlight=False).print(renderable(done.report))
+        show(done.report)
     more = ", plan.json, the files, report.json, report.md, report.html" if done.report else ""
     talk.say(f"Everything is in {done.folder}: training.jsonl, trained.safetensors{more}")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from program_runs import Ran, Tiny, fingerprint, run_forked
 
-from edgeprune import cli
+from edgeprune import compressing_command
 from edgeprune.progress import Tick
 from edgeprune.terminal import Talk
 
@@ -88,7 +88,7 @@ def signalled(stage: str, numbers: tuple[int, ...], after: float) -> None:
         def __init__(self) -> None:
             super().__init__(stage, numbers, after)
 
-    cli.Talk = Chosen  # type: ignore[misc]
+    compressing_command.Talk = Chosen  # type: ignore[misc]
 
 
 def interrupted(place: Path, tiny: Tiny, stage: str, *numbers: int, after: float = 0.0, formats: str = "onnx") -> Ran:

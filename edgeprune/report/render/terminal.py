@@ -41,6 +41,11 @@ def renderable(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+def show(report: Report) -> None:
+    """Print the report on stdout."""
+    Console(highlight=False).print(renderable(report))
+
+
 def fitted(table: Table) -> RenderableType:
     """A table for `rich` that fits itself to the terminal's width."""
     return _Fitted(table)

@@ -1,0 +1,122 @@
+"""The command that does it all: prune, recover, export, verify, bench, report."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune import options
+from edgeprune.request import (
+    DEFAULT_RATIO,
+    DEMO,
+    Request,
+    parse_budget,
+    parse_formats,
+    parse_numbers,
+    parse_settings,
+    parse_shape,
+)
+from edgeprune.terminal import Talk, print_json, print_plan
+
+
+def compress(
+    model: options.Model = DEMO,
+    target: options.Target = "rpi4",
+    weights: options.Weights = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: folder, tar, .npz, or path/file.py:function. Labels are optional.")
+    ] = None,
+    input_shape: options.InputShape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    criterion: options.CriterionName = "qsfm",
+    criterion_option: options.CriterionOption = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Share of filters to remove in each layer that is cut; auto: what the criterion itself removes. "
+            f"(default: {DEFAULT_RATIO})",
+            metavar="FLOAT|auto",
+        ),
+    ] = None,
+    macs: options.Macs = None,
+    allocation: Annotated[
+        str, typer.Option(help="Where filters go: damage (where the output loses least) or uniform.")
+    ] = "damage",
+    scope: options.Scope = "inner",
+    formats: options.Formats = None,
+    recover: Annotated[
+        str, typer.Option(help="reconstruct (refit layers, then norms), bn (norms only) or none.")
+    ] = "reconstruct",
+    calibration_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for scoring filters and refitting. (default: a part of --data, which is then not scored)"
+        ),
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(help="How many of them at most.")] = 256,
+    images: Annotated[int, typer.Option(help="How many images to measure accuracy on at most.")] = 10_000,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-TARGET)")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Start from this plan.json instead of scoring.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop at the plan and print it.")] = False,
+    bench: options.Bench = True,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Prune, recover, export, verify, bench here, report.
+
+    With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
+    """
+    request = Request(
+        model=model,
+        target=target,
+        weights=weights,
+        data=data,
+        calibration_data=calibration_data,
+        input_shape=parse_shape(input_shape),
+        mean=parse_numbers("--mean", mean),
+        std=parse_numbers("--std", std),
+        criterion=criterion,
+        criterion_options=parse_settings(criterion_option or []),
+        budget=parse_budget(ratio, macs, plan),
+        allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
+        scope=scope,  # type: ignore[arg-type]
+        formats=parse_formats(formats),
+        recover=recover,  # type: ignore[arg-type]
+        calibration_images=calibration_images,
+        images=images,
+        out=out,
+        plan=plan,
+        dry_run=dry_run,
+        seed=seed,
+        overwrite=overwrite,
+        bench=bench,
+        command=("edgeprune", *sys.argv[1:]),
+    )
+    request.check()
+    talk = Talk()
+    if model == DEMO and data is None and weights is None:
+        talk.say(
+            "This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real."
+        )
+        talk.say(
+            "Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
+        )
+    from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
+
+    with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
+        outcome = run(request, talk)
+    if outcome.report is None:
+        print_plan(outcome.plan.to_json(), outcome.whole, as_json)
+    elif as_json:
+        print_json(outcome.report.to_json())
+    else:
+        from edgeprune.report.render.terminal import show
+
+        show(outcome.report)
+        talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")

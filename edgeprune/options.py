@@ -1,0 +1,32 @@
+"""Options that several commands have, as they are written on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A name from `edgeprune models`, net.py:build, package.module:build, torchvision:NAME, timm:NAME."
+    ),
+]
+Target = Annotated[str, typer.Option(help="A board from `edgeprune devices`, or a TOML file.")]
+Weights = Annotated[Path | None, typer.Option(help="Safetensors or a plain state dict.")]
+InputShape = Annotated[str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x224x224.")]
+Mean = Annotated[str | None, typer.Option(help="Per channel, of pixels scaled to 0..1, e.g. 0.485,0.456,0.406.")]
+Std = Annotated[str | None, typer.Option(help="The same.")]
+CriterionName = Annotated[str, typer.Option(help="How filters are ranked: see `edgeprune criteria`.")]
+CriterionOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A setting of the criterion, e.g. metric=psnr; may be repeated.", metavar="KEY=VALUE"),
+]
+Macs = Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")]
+Scope = Annotated[str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")]
+Formats = Annotated[str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")]
+Bench = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")]
