@@ -1,7 +1,7 @@
 """Export: a model becomes a file for a board. One format = one file = one function; this is the table of them.
 
-An exporter is `(model, cost, target, precision, out) -> Artifact`. It writes `out` whole or not at all and leaves the
-model as it was.
+An exporter is `(model, cost, target, precision, out, calibration) -> Artifact`. It writes `out` whole or not at all and
+leaves the model as it was. `calibration` (see `edgeprune.export.calibration`) is None unless the precision is int8.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from torch import fx
 from edgeprune import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.errors import ExportError
+from edgeprune.export.calibration import Calibration
 from edgeprune.export.graph import export_error, inference_graph
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import require_fp32, write_artifact
+from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
@@ -27,22 +28,34 @@ IR_VERSION = 8
 the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
 
 
-def export_onnx(model: Model, cost: Cost, target: Target, precision: str, out: Path) -> Artifact:  # noqa: ARG001 (contract)
+PRECISIONS = ("fp32",)
+"""What can be written."""
+
+
+def export_onnx(
+    model: Model,
+    cost: Cost,
+    target: Target,  # noqa: ARG001 (contract)
+    precision: str,
+    out: Path,
+    calibration: Calibration | None = None,
+) -> Artifact:
     """Write a model as ONNX: NCHW float32 `input`, `output` (or `output_0`, `output_1` ...), any batch size.
 
     Args:
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
         target: the board; no board needs anything special yet.
-        precision: "fp32".
+        precision: one of `PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
+        calibration: images for int8.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision, or int8 without images.
         ExportError: an operator has no ONNX form, or the file would exceed ONNX's 2 GB.
         OutputError: the file cannot be written.
     """
-    require_fp32("onnx", precision)
+    require("onnx", precision, PRECISIONS, calibration)
     graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
     exported = _convert(graph, model.input.shape, any_batch)
     _forget_origin(exported)
@@ -57,7 +70,7 @@ def export_onnx(model: Model, cost: Cost, target: Target, precision: str, out: P
         if any_batch
         else [*warnings, "the model's code fixes the batch size: the file takes one image at a time"],
     }
-    return write_artifact(model, cost, _checked_bytes(simplified), out, "onnx", "NCHW", details)
+    return write_artifact(model, cost, _checked_bytes(simplified), out, ("onnx", precision, "NCHW"), details)
 
 
 def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool) -> Any:

@@ -13,40 +13,52 @@ from torch import Tensor, fx, nn
 
 from edgeprune.artifact import Artifact
 from edgeprune.errors import ExportError, MissingExtraError
+from edgeprune.export.calibration import Calibration
 from edgeprune.export.graph import export_error, inference_graph, keep_spatial_axes
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import require_fp32, write_artifact
+from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
 
+PRECISIONS = ("fp32",)
+"""What can be written."""
 
-def export_tflite(model: Model, cost: Cost, target: Target, precision: str, out: Path) -> Artifact:  # noqa: ARG001 (contract)
+
+def export_tflite(
+    model: Model,
+    cost: Cost,
+    target: Target,  # noqa: ARG001 (contract)
+    precision: str,
+    out: Path,
+    calibration: Calibration | None = None,
+) -> Artifact:
     """Write a model as TFLite: one float32 NHWC image in; images out (4-D outputs) are NHWC too.
 
     Args:
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
         target: the board; no board needs anything special yet.
-        precision: "fp32".
+        precision: one of `PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
+        calibration: images for int8.
 
     Returns:
         The artifact; its details count the file's operators, and `warnings` names those that make it slow or need more
         than a plain runtime.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision, or int8 without images.
         MissingExtraError: litert-torch is not installed.
         ExportError: an operator has no TFLite form.
         OutputError: the file cannot be written.
     """
-    require_fp32("tflite", precision)
+    require("tflite", precision, PRECISIONS, calibration)
     if importlib.util.find_spec("litert_torch") is None:
         raise MissingExtraError("tflite", "TFLite export")
     graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
     content = _convert(keep_spatial_axes(graph), model.input.shape)
-    return write_artifact(model, cost, content, out, "tflite", "NHWC", inspect(content))
+    return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), inspect(content))
 
 
 def _convert(graph: fx.GraphModule, shape: tuple[int, int, int]) -> bytes:

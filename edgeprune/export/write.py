@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
-from edgeprune.errors import UsageError
+from edgeprune.errors import ExportError, UsageError
+from edgeprune.export.calibration import Calibration
 from edgeprune.files import writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 
 
-def require_fp32(name: str, precision: str) -> None:
-    """Refuse any precision but fp32.
+def require(name: str, precision: str, available: Sequence[str], calibration: Calibration | None) -> None:
+    """Refuse a precision that an exporter does not write, and int8 without images.
+
+    Args:
+        name: of the format.
+        precision: that is asked for.
+        available: those that the exporter writes.
+        calibration: that it was given.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision, or int8 without calibration images.
     """
-    if precision != "fp32":
-        raise UsageError(f"the {name} exporter cannot write precision {precision!r}", fix="Available: fp32")
+    if precision not in available:
+        fix = f"Available: {', '.join(available)}"
+        raise UsageError(f"the {name} exporter cannot write precision {precision!r}", fix=fix)
+    if precision == "int8" and calibration is None:
+        raise UsageError("int8 needs images to calibrate with", fix="Give --data or --calibration-data.")
 
 
 def write_artifact(
-    model: Model, cost: Cost, content: bytes, out: Path, name: str, layout: str, details: Mapping[str, Any]
+    model: Model,
+    cost: Cost,
+    content: bytes,
+    out: Path,
+    kind: tuple[str, str, str],
+    details: Mapping[str, Any],
 ) -> Artifact:
-    """Write an fp32 file and describe it.
+    """Write a file and describe it.
 
     Args:
         model: what the file holds.
         cost: of the model.
         content: the file's bytes.
         out: where to, all of it or nothing.
-        name: of the format.
-        layout: of the file's input.
+        kind: its format, its precision and the layout of its input.
         details: what the exporter wants told.
 
     Raises:
+        ExportError: there is nothing to write.
         OutputError: the file cannot be written.
     """
+    form, precision, layout = kind
+    if not content:
+        raise ExportError(f"the converter gave an empty {form} file", where=out.name, fix="Please report the model.")
     with writing(out) as temporary:
         temporary.write_bytes(content)
     return Artifact(
@@ -48,8 +66,8 @@ def write_artifact(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         role="pruned" if model.plans else "baseline",
-        format=name,
-        precision="fp32",
+        format=form,
+        precision=precision,
         input_shape=model.input.shape,
         layout=layout,
         macs=cost.macs,
