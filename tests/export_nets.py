@@ -44,6 +44,18 @@ class Viewed(nn.Module):
         return self.fc(maps.view(maps.size(0), -1))
 
 
+class Classifier(nn.Module):
+    """As VGG ends: flattened maps through activations and dropout into linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d((5, 4))
+        self.rest = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Dropout(), nn.Linear(120, 9), nn.ReLU(), nn.Linear(9, 5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.rest(self.pool(self.conv(images)))
+
+
 class Several(nn.Module):
     """A dictionary of outputs, one of them an image."""
 

@@ -121,29 +121,6 @@ def _store(module: fx.GraphModule, name: str, value: Tensor) -> None:
     setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 
-def keep_spatial_axes(module: fx.GraphModule) -> fx.GraphModule:
-    """Write `x.mean((2, 3))` (and `amax`) as the same with its axes kept, then flattened. In place.
-
-    The reduction then still has four axes, and litert-torch can turn it to channels-last; else it leaves a TRANSPOSE.
-    """
-    for node in list(module.graph.nodes):
-        if node.target not in (aten.mean.dim, aten.amax.default) or not _drops_spatial_axes(node):
-            continue
-        node.args = (*node.args[:2], True)
-        with module.graph.inserting_after(node):
-            flat = module.graph.call_function(aten.flatten.using_ints, (node, 1))
-        node.replace_all_uses_with(flat, delete_user_cb=lambda user, flat=flat: user is not flat)
-    module.recompile()
-    return module
-
-
-def _drops_spatial_axes(node: fx.Node) -> bool:
-    source, axes, *keep = node.args
-    value = source.meta.get("val") if isinstance(source, fx.Node) else None
-    spatial = isinstance(axes, Sequence) and sorted(int(axis) % 4 for axis in axes) == [2, 3]  # type: ignore[arg-type]
-    return spatial and isinstance(value, Tensor) and value.ndim == 4 and not any(keep)
-
-
 def export_error(what: str, error: BaseException, graph: fx.Graph | None = None, said: str = "") -> ExportError:
     """What a converter's exception means for the user.
 

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from edgeprune.artifact import Artifact
 from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.calibration import Calibration
-from edgeprune.export.graph import export_error, inference_graph, keep_spatial_axes
+from edgeprune.export.channels_last import flatten_channels_last, keep_spatial_axes
+from edgeprune.export.graph import export_error, inference_graph
 from edgeprune.export.quiet import quiet
 from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
@@ -57,7 +58,7 @@ def export_tflite(
     if importlib.util.find_spec("litert_torch") is None:
         raise MissingExtraError("tflite", "TFLite export")
     graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
-    content = _convert(keep_spatial_axes(graph), model.input.shape)
+    content = _convert(flatten_channels_last(keep_spatial_axes(graph)), model.input.shape)
     return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), inspect(content))
 
 
