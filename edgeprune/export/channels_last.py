@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -57,8 +57,8 @@ def flatten_channels_last(module: fx.GraphModule) -> fx.GraphModule:
         shape = _flattened(node)
         if shape is None:
             continue
-        linears = list(_linear_readers(node))
-        if not linears or None in linears:
+        linears = _linear_readers(node)
+        if not linears:
             continue
         (source, *rest) = node.args
         with module.graph.inserting_before(node):
@@ -81,15 +81,17 @@ def _flattened(node: fx.Node) -> tuple[int, int, int] | None:
     return (channels, height, width) if whole and channels > 1 and height * width > 1 else None
 
 
-def _linear_readers(node: fx.Node) -> Iterator[fx.Node | None]:
-    """The linear layers that read a node, through operators that treat values alike; None for any other reader."""
+def _linear_readers(node: fx.Node) -> list[fx.Node]:
+    """The linear layers that read a node, through operators that treat values alike; none where others read it, too."""
+    found: list[fx.Node] = []
     for user in node.users:
         if user.target is aten.linear.default and user.args[0] is node and _stored(user.args[1]):
-            yield user
-        elif user.target in _EACH_ALIKE:
-            yield from _linear_readers(user)
+            found.append(user)
+        elif user.target in _EACH_ALIKE and (beyond := _linear_readers(user)):
+            found += beyond
         else:
-            yield None
+            return []
+    return found
 
 
 def _stored(node: object) -> bool:
