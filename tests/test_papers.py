@@ -45,9 +45,10 @@ def test_only_what_was_not_run_is_missing_and_each_once(tmp_path):
 
 
 def test_a_difference_is_taken_image_by_image():
-    """Of four images one is lost and none won: -25 points, standard deviation 50, interval 1.96 * 50 / 2."""
+    """Of four images one is lost and none won: -25 points; with half an image added to each count 1/2 won and 3/2 lost
+    of 6, -1/6 with a standard error of sqrt((2/6 - 1/36) / 6) = 0.2257."""
     lost = difference(result_of([1, 1, 0, 0]), result_of([1, 1, 1, 0]))
-    assert (lost.points, round(lost.low, 1), round(lost.high, 1)) == (-25, -74.0, 24.0)
+    assert (lost.points, round(lost.low, 1), round(lost.high, 1)) == (-25, -60.9, 27.6)
     assert not lost.sure
     assert difference(result_of([1] * 50), result_of([0] * 50)).sure
 

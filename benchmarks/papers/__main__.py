@@ -6,9 +6,9 @@
     python benchmarks/papers --quick               # a subset in minutes, into runs/papers-quick
     python benchmarks/papers --render              # the pages, from the results that are there
 
-Results are lines of JSON (`results.jsonl`): one a trial, with whether each image was classified right, so that
-the pages
-are worked out from them and nothing is run twice. Wants the folder EDGEPRUNE_DATA, and matplotlib for the drawings.
+Results are lines of JSON (`results.jsonl`): one a trial, with whether each image was classified right, so that the
+pages are worked out from them and nothing is run twice. Wants the folder EDGEPRUNE_DATA, and matplotlib for the
+drawings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 import torch
-from network import Network
+from network import Network, weights_of
 from trials import Results, Trial
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +28,10 @@ TABLES = ("no_training", "fine_tuning", "mobilenet", "own_widths", "ablations", 
 
 
 def run(trials: list[Trial], results: Results) -> None:
-    """Run what is missing, network by network."""
+    """Run what is missing, network by network; not those of a network whose weights are not there."""
+    for name in sorted({trial.network for trial in trials if not weights_of(trial.network).is_file()}):
+        print(f"{name}: {weights_of(name)} is missing, its trials are left out", file=sys.stderr)
+        trials = [trial for trial in trials if trial.network != name]
     missing = results.missing([*dict.fromkeys(trial.uncut for trial in trials), *trials])
     networks: dict[str, Network] = {}
     for done, trial in enumerate(missing):

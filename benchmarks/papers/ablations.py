@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from page import lines_of, not_run
+from page import lines_of, not_run, table_of
 from trials import Difference, Results, Trial, difference
 
 TITLE = "The doubtful choices, one against the other, ResNet-56"
@@ -44,23 +44,20 @@ def needed(quick: bool) -> list[Trial]:
 def page(results: Results, quick: bool) -> str:
     """The table as Markdown."""
     wanted = trials(quick)
-    table = ["| criterion | choice | top-1 | less the default's | verdict |", "|---" * 5 + "|"]
+    rows = []
     for trial in wanted:
         choice = trial.options or f"default: {DEFAULTS[trial.criterion]}"
         found, plain = results.get(trial), results.get(replace(trial, options=""))
         if found is None or plain is None:
             continue
-        if found is plain:
-            cells = (f"{found.top1:.1f} %", "", "")
-        else:
-            gain = difference(found, plain)
-            cells = (f"{found.top1:.1f} %", str(gain), _verdict(gain))
-        table.append(f"| {trial.criterion} | {choice} | {' | '.join(cells)} |")
+        gain = difference(found, plain) if trial.options else None
+        rows.append((trial.criterion, choice, f"{found.top1:.1f} %", gain or "", _verdict(gain) if gain else ""))
     about = f"""\
 Kept widths {WIDTHS}, refitted by least squares, seed 0, {wanted[0].images} test images of the JPEG copy, second half;
 {wanted[0].calibration} training images calibrate. Defaults were chosen before, on other images
 ([0003](../../docs/decisions/0003-qsfm-and-recovery.md)): this table did not choose them. Differences in points, image
 by image, with 95 % intervals."""
+    table = table_of(("criterion", "choice", "top-1", "less the default's", "verdict"), rows)
     return lines_of(TITLE, "ablations", about + not_run(results, wanted), table)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from page import figure, lines_of, not_run, share
+from page import CRITERIA, YARDSTICKS, figure, lines_of, not_run, share, table_of
 from trials import Results, Trial
 
 TITLE = "Accuracy against MACs, ResNet-56"
-CRITERIA = ("qsfm", "ssm", "fscl", "nystrom", "apssf", "reconstruction", "l1", "l2", "fpgm", "hrank", "random")
 KEPT = ("0.8", "0.65", "0.5", "0.35")
 SEEDS = 3
 
@@ -37,20 +36,19 @@ def page(results: Results, quick: bool) -> str:
     first = results[wanted[0].uncut]
     by_kept = [[trial for trial in wanted if trial.widths == f"keep {kept}"] for kept in KEPT]
     heads = [share(results[trials_[0]].macs) for trials_ in by_kept]
-    table = [f"| criterion | seeds | {' | '.join(heads)} | verdict |", "|---" * (len(KEPT) + 3) + "|"]
+    rows = []
     for row in zip(*by_kept, strict=True):
         found = [results.seeds(trial, SEEDS) for trial in row]
         cells = [_cell([one.top1 for one in some]) for some in found]
-        table.append(f"| {row[0].criterion} | {len(found[0])} | {' | '.join(cells)} | {_verdict(results, row)} |")
+        rows.append((row[0].criterion, len(found[0]), *cells, _verdict(results, row)))
     about = f"""\
-Top-1 after the refit, the mean of the seeds and their range (bars in the plot), at each
-share of MACs kept; every block keeps the same share. A seed is which {wanted[0].calibration} training images
-calibrate, and
-what `random` draws. Uncut: {first.top1:.1f} % of the same {len(first.right)} test images of the JPEG copy,
-second half; one
-standard error of a single figure is about 0.8 points.
+Top-1 after the refit, the mean of the seeds and their range (bars in the plot), at each share of MACs kept; every block
+keeps the same share. A seed is which {wanted[0].calibration} training images calibrate, and what `random` draws. Uncut:
+{first.top1:.1f} % of the same {len(first.right)} test images of the JPEG copy, second half; one standard error of a
+single figure is about 0.8 points.
 
 ![accuracy against MACs](curves.svg)"""
+    table = table_of(("criterion", "seeds", *heads, "verdict"), rows)
     return lines_of(TITLE, "curves", about + not_run(results, trials(quick)), table)
 
 
@@ -66,7 +64,7 @@ def plot(results: Results, quick: bool, folder: Path) -> None:
             above = [max(one.top1 for one in some) - mean for mean, some in zip(means, found, strict=True)]
             # Side by side, so that bars do not hide each other.
             at = [100 * some[0].macs + 0.25 * (place - 4.5) for some in found]
-            style = "--" if name in ("l1", "l2", "fpgm", "hrank", "random") else "-"
+            style = "--" if name in YARDSTICKS else "-"
             axes.errorbar(at, means, yerr=[below, above], label=name, linestyle=style, capsize=2, linewidth=1.2)
         axes.axhline(results[wanted[0].uncut].top1, color="black", linewidth=0.8, linestyle=":", label="uncut")
 

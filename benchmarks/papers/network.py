@@ -46,6 +46,11 @@ NETWORKS = {
 _BATCH = 32
 
 
+def weights_of(name: str) -> Path:
+    """The weights of a network in `NETWORKS`; VGG-16's are made by `sgd.py`."""
+    return DATA / NETWORKS[name][0]
+
+
 class Network:
     """A network under trial.
 
@@ -54,14 +59,15 @@ class Network:
     """
 
     def __init__(self, name: str) -> None:
-        weights, self._training, self._scoring = NETWORKS[name]
-        self._model = load_model(name, weights=DATA / weights)
+        _, self._training, self._scoring = NETWORKS[name]
+        self._model = load_model(name, weights=weights_of(name))
         self._program = capture(self._model.module, self._model.input.shape)
         self._map = trace(self._program)
         self._cost = cost(self._program, self._map, self._model.module)
         self._scorers: dict[tuple[int, int], Scorer] = {}
         self._scores: dict[tuple[str, str, int, int, float], Scored] = {}
         self._calibrations: dict[tuple[int, int], list[Tensor]] = {}
+        self._programs: dict[tuple[int, ...], Program] = {}
         self._last: tuple[str, tuple[Model, Program, PruningPlan]] | None = None
 
     @cached_property
@@ -135,8 +141,15 @@ class Network:
         if self._last is None or self._last[0] != wanted:
             plan = self._plan(trial)
             model = apply(plan, self._map, self._model)
-            self._last = wanted, (model, capture(model.module, model.input.shape), plan)
+            self._last = wanted, (model, self._program_of(model, plan), plan)
         return self._last[1]
+
+    def _program_of(self, cut: Model, plan: PruningPlan) -> Program:
+        """The program of a cut network: the same for the same widths, whichever filters stay."""
+        widths = tuple(len(kept) for kept in plan.keep.values())
+        if widths not in self._programs:
+            self._programs[widths] = capture(cut.module, cut.input.shape)
+        return self._programs[widths]
 
     def _plan(self, trial: Trial) -> PruningPlan:
         widths = self._widths(trial)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95 = 1.959964
+from edgeprune.stats import paired_difference
 
 
 @dataclass(frozen=True)
@@ -158,12 +157,7 @@ class Difference:
 
 
 def difference(of: Result, to: Result) -> Difference:
-    """By how many points one is better than the other, image by image.
-
-    The mean of the differences of each image (-1, 0 or 1), with the normal interval of a mean (A. Agresti, "Categorical
-    Data Analysis", 2002, section 10.1.1).
-    """
-    gains = of.right.astype(float) - to.right.astype(float)
-    half = Z_95 * float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    points = float(gains.mean())
-    return Difference(100 * points, 100 * (points - half), 100 * (points + half))
+    """By how many points one is better than the other, image by image."""
+    gained, lost = (int(np.count_nonzero(more & ~less)) for more, less in ((of.right, to.right), (to.right, of.right)))
+    low, high = paired_difference(gained, lost, len(of.right))
+    return Difference(100 * (gained - lost) / len(of.right), 100 * low, 100 * high)
