@@ -1,60 +1,62 @@
-"""judge: how good the models of a run are, step by step: the uncut one, the cut one and the recovered one."""
+"""judge: how good the models of a run are, step by step: the uncut one, the cut one, and each step of recovery."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeprune.accuracy import TOP5_FROM_CLASSES, predict
+from edgeprune.accuracy import TOP5_FROM_CLASSES, Predictions, predict
 from edgeprune.data import ImageSet
 from edgeprune.distance import distance
 from edgeprune.inference import Inference
 from edgeprune.model import Model
 from edgeprune.program import Program
 from edgeprune.progress import Tick
-from edgeprune.report.parts import Accuracy, Change, Shares
+from edgeprune.report.scores import UNCUT, Accuracy, Change, Step
 from edgeprune.stats import paired_difference
 
 _BATCHES = 4
 """Calibration batches on which outputs are compared: a model that recovery has spoiled shows on 128 images."""
 
 
-def accuracy_of(models: Sequence[tuple[Model, Program]], images: ImageSet, tick: Tick) -> Accuracy:
-    """Accuracy of the uncut, the cut and any recovered model; without labels, agreement with the uncut one.
+def accuracy_of(
+    uncut: tuple[Program, Model], program: Program, steps: Mapping[str, Model], kept: str, images: ImageSet, tick: Tick
+) -> Accuracy:
+    """Accuracy of the uncut model and after each step; without labels, agreement with the uncut one.
 
     Args:
-        models: these two or three, each with its program.
+        uncut: its program and the model.
+        program: of the other models.
+        steps: step -> model.
+        kept: the step whose model is handed over.
         images: that none of them was calibrated with.
         tick: progress.
     """
+    models = {UNCUT: (uncut[1], uncut[0]), **{name: (model, program) for name, model in steps.items()}}
     ticks = (_part(tick, place, len(models)) for place in range(len(models)))
-    found = [predict(*one, images, its) for one, its in zip(models, ticks, strict=True)]
-    truth = found[0].ranked[:, 0] if images.labels is None else images.labels
+    found = {name: predict(*one, images, its) for (name, one), its in zip(models.items(), ticks, strict=True)}
+    labelled = images.labels is not None
+    truth = found[UNCUT].ranked[:, 0] if images.labels is None else images.labels
+    several = labelled and found[UNCUT].classes >= TOP5_FROM_CLASSES
+    before = found[UNCUT].ranked[:, 0] == truth
 
-    def shares(k: int) -> Shares:
-        after = [one.top(k, truth) for one in found[1:]]
-        return Shares(found[0].top(k, truth), after[0], after[1] if len(after) > 1 else None)
+    def step(name: str, told: Predictions) -> Step:
+        after = told.ranked[:, 0] == truth
+        change = _change(before, after) if labelled and name != UNCUT else None
+        return Step(name, told.top(1, truth), told.top(5, truth) if several else None, change, name == kept)
 
-    top1 = shares(1)
-    top5 = shares(5) if images.labels is not None and found[0].classes >= TOP5_FROM_CLASSES else None
-    metric: Literal["top1", "agreement"] = "agreement" if images.labels is None else "top1"
-    changes = {} if images.labels is None else _changes([one.ranked[:, 0] == truth for one in found])
-    return Accuracy(top1.baseline, top1.after_cut, top1.after_recovery, metric, len(images), top5, changes)
+    judged = tuple(step(name, told) for name, told in found.items())
+    return Accuracy("top1" if labelled else "agreement", len(images), judged)
 
 
-def _changes(right: Sequence[NDArray[np.bool_]]) -> dict[str, Change]:
-    """For the cut and any recovered model, how many more images it has right than the uncut one, the first."""
-    changes = {}
-    for step, after in zip(("after_cut", "after_recovery"), right[1:], strict=False):
-        gained, lost = int((after & ~right[0]).sum()), int((right[0] & ~after).sum())
-        difference = (gained - lost) / len(after)
-        changes[step] = Change(difference, paired_difference(gained, lost, len(after)))
-    return changes
+def _change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
+    """How many more images a model has right than another one, as a share of them."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return Change((gained - lost) / len(after), paired_difference(gained, lost, len(after)))
 
 
 def _part(tick: Tick, place: int, count: int) -> Callable[[int, int], None]:

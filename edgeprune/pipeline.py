@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,18 +25,17 @@ from edgeprune.export import EXPORTERS
 from edgeprune.export.parity import check
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
-from edgeprune.judge import accuracy_of, distances
+from edgeprune.judge import accuracy_of
 from edgeprune.measurement import Measurement
-from edgeprune.model import Model, save_model, with_tensors
+from edgeprune.model import Model, save_model
 from edgeprune.plan import Cost, PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.surgery import check_plan
-from edgeprune.recover.batchnorm import reestimate
-from edgeprune.recover.reconstruct import Cut, reconstruct
+from edgeprune.recovery import Recovery, recover
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
-from edgeprune.report.parts import DataUse, Images, Method, RunFacts, Stage, Subject
+from edgeprune.report.parts import DataUse, Images, RunFacts, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
@@ -56,15 +55,13 @@ class Result:
         plan: the decision.
         uncut: the model before.
         pruned: the model after the cut.
-        recovered: the model that is handed over: `pruned.model`, or what recovery made of it.
-        recovery: how it was made good again.
+        recovery: what was done to make it good again, and the model that is handed over.
     """
 
     plan: PruningPlan
     uncut: Traced
     pruned: Traced
-    recovered: Model
-    recovery: Method
+    recovery: Recovery
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +108,7 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
         return Outcome(plan, whole)
     with staged(out) as folder:
         uncut, pruned = cut(plan, uncut, journal)
-        result = Result(plan, uncut, pruned, *_recover(request, plan, uncut, pruned, photos, journal))
+        result = Result(plan, uncut, pruned, recover(request, plan, uncut, pruned, photos, journal))
         report = conclude(request, result, photos, target, formats, folder, journal)
     return Outcome(plan, whole, report, out)
 
@@ -126,12 +123,12 @@ def conclude(
     journal: Journal,
 ) -> Report:
     """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
-    plan, uncut, pruned, recovered = result.plan, result.uncut, result.pruned, result.recovered
+    plan, uncut, pruned, recovery = result.plan, result.uncut, result.pruned, result.recovery
+    recovered = recovery.model
     plan.save(folder / "plan.json")
-    models = [(uncut.model, uncut.program), (pruned.model, pruned.program)]
-    models += [(recovered, pruned.program)] if recovered is not pruned.model else []
     with journal.stage("accuracy") as tick:
-        accuracy = accuracy_of(models, photos.scoring, tick)
+        before = (uncut.program, uncut.model)
+        accuracy = accuracy_of(before, pruned.program, recovery.steps, recovery.kept, photos.scoring, tick)
     save_model(recovered, folder)
     artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
@@ -151,7 +148,7 @@ def conclude(
         report = build(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
-            Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), result.recovery),
+            Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery.method),
             Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found),
             facts,
         )
@@ -176,31 +173,6 @@ def _decide(
         )
     with journal.stage("allocate"):
         return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
-
-
-def _recover(
-    request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, journal: Journal
-) -> tuple[Model, Method]:
-    if request.recover == "none":
-        return pruned.model, Method("none")
-    batches = photos.batches(uncut.model)
-    settings = {"images": len(photos.calibration)}
-    with journal.stage("recover") as tick:
-        if request.recover == "bn":
-            module = with_tensors(pruned.model.module, {})
-            reestimate(pruned.program, module, batches, tick)
-            return replace(pruned.model, module=module), Method("bn", settings)
-        cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
-        model, refits = reconstruct(cut, batches, tick=tick)
-    moved, unrecovered = distances((uncut.program, uncut.model), pruned.program, (model, pruned.model), batches)
-    if moved > unrecovered:
-        journal.warn(
-            "recovery made the model worse, and the model as cut is kept: on calibration images its outputs are "
-            f"{unrecovered:.3g} from those of the uncut model, after recovery {moved:.3g} (mean divergence)"
-        )
-        model = pruned.model
-    errors = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
-    return model, Method("reconstruct", {**settings, "held_out_error_ratio": errors})
 
 
 def _export(

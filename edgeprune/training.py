@@ -28,8 +28,10 @@ from edgeprune.pipeline import UNSAFE, Result, conclude
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
+from edgeprune.recovery import Recovery
 from edgeprune.report.document import Report
 from edgeprune.report.parts import Method
+from edgeprune.report.scores import CUT
 from edgeprune.resize import copy_tensors
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import load_target
@@ -226,7 +228,7 @@ def _result(lesson: Lesson, plan: PruningPlan, ended: Traced, journal: Journal) 
             "trained from random weights: the uncut model is the trained one before its filters at zero were cut, so "
             "its accuracy is that of the cut one; for ordinary training give --ratio 0"
         )
-    return Result(plan, before, pruned, pruned.model, recovery)
+    return Result(plan, before, pruned, Recovery({CUT: pruned.model}, CUT, recovery))
 
 
 def _document(lesson: Lesson, trained: Trained) -> dict[str, Any]:

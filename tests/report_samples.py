@@ -9,10 +9,8 @@ from edgeprune.plan import Cost
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
 from edgeprune.report.parts import (
-    Accuracy,
     Board,
     BudgetFacts,
-    Change,
     Costs,
     DataUse,
     Images,
@@ -21,12 +19,12 @@ from edgeprune.report.parts import (
     Method,
     Protected,
     RunFacts,
-    Shares,
     SpeedUp,
     Stage,
     Subject,
     Timing,
 )
+from edgeprune.report.scores import Accuracy, Change, Step
 from edgeprune.sustained import Steady, Sustained, SustainedFile
 
 PLAN = "5f0c" * 16
@@ -154,13 +152,14 @@ FULL = Report(
     budget=BudgetFacts({"macs": 0.65}, {"macs": 0.6487}, PLAN),
     cost=Costs(Cost(300_774_272, 3_504_872, 9_633_792), Cost(195_123_456, 2_150_000, 7_200_000)),
     accuracy=Accuracy(
-        0.779,
-        0.004,
-        0.701,
         "top1",
         1044,
-        Shares(0.932, 0.011, 0.889),
-        {"after_cut": Change(-0.775, (-0.799, -0.749)), "after_recovery": Change(-0.078, (-0.099, -0.057))},
+        (
+            Step("uncut", 0.779, 0.932),
+            Step("cut", 0.004, 0.011, Change(-0.775, (-0.799, -0.749))),
+            Step("norms", 0.513, 0.764, Change(-0.266, (-0.294, -0.238))),
+            Step("reconstruction", 0.701, 0.889, Change(-0.078, (-0.099, -0.057)), kept=True),
+        ),
     ),
     layers=(
         Layer("features.0.0", 32, 32),

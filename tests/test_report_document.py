@@ -13,7 +13,8 @@ from edgeprune.course import BlockTime, Histogram
 from edgeprune.errors import EdgepruneError, OutputError
 from edgeprune.report.document import SCHEMA_FILE, Report
 from edgeprune.report.energy import Energy
-from edgeprune.report.parts import Accuracy, Layer, Method, Shares, SpeedUp, Timing
+from edgeprune.report.parts import Layer, Method, SpeedUp, Timing
+from edgeprune.report.scores import Accuracy, Change, Step
 from edgeprune.sustained import Steady, SustainedFile
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
@@ -25,16 +26,21 @@ WHOLE = st.integers(1, 10**12)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PLAIN = st.dictionaries(TEXT, st.none() | st.booleans() | st.integers(-9, 9) | TEXT | st.lists(TEXT, max_size=2))
 METHODS = st.builds(Method, TEXT, PLAIN)
-SHARES = st.builds(Shares, SHARE, st.none() | SHARE, st.none() | SHARE)
-ACCURACIES = st.builds(
-    Accuracy,
-    baseline=SHARE,
-    after_cut=st.none() | SHARE,
-    after_recovery=st.none() | SHARE,
-    metric=st.sampled_from(["top1", "agreement"]),
-    images=st.integers(1, 10**6),
-    top5=st.none() | SHARES,
+CHANGES = st.builds(Change, st.floats(-1, 1), st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted).map(tuple))
+STEPS = st.builds(
+    Step, st.sampled_from(["cut", "norms", "reconstruction"]), SHARE, st.none() | SHARE, st.none() | CHANGES
 )
+
+
+@st.composite
+def scored(draw):
+    names = draw(st.sampled_from([(), ("cut",), ("cut", "norms"), ("cut", "norms", "reconstruction", "distillation")]))
+    kept = draw(st.sampled_from(names)) if names else ""
+    steps = [replace(draw(STEPS), name=name, kept=name == kept) for name in names]
+    uncut = Step("uncut", draw(SHARE), draw(st.none() | SHARE))
+    return Accuracy(draw(st.sampled_from(["top1", "agreement"])), draw(st.integers(1, 10**6)), (uncut, *steps))
+
+
 BLOCKS = st.builds(
     BlockTime,
     *[WHOLE, POSITIVE, POSITIVE, st.none() | POSITIVE, st.none() | POSITIVE],
@@ -96,7 +102,7 @@ def reports(draw):
         FULL,
         criterion=draw(METHODS),
         recovery=draw(METHODS),
-        accuracy=draw(st.none() | ACCURACIES),
+        accuracy=draw(st.none() | scored()),
         layers=tuple(draw(st.lists(st.builds(Layer, TEXT, WHOLE, WHOLE), max_size=3))),
         artifacts=tuple(draw(st.lists(ARTIFACTS, max_size=2))),
         measurements=tuple(draw(st.lists(TIMINGS, max_size=2))),
@@ -213,13 +219,39 @@ def test_the_artifacts_of_a_report_are_those_of_the_manifests():
     ],
 )
 def test_the_interval_of_a_share_is_wilsons(share, images, interval):
-    scored = Accuracy(share, None, None, "top1", images)
-    assert scored.ci95(share) == pytest.approx(interval, abs=5e-5)
+    assert Accuracy("top1", images, (Step("uncut", share),)).ci95(share) == pytest.approx(interval, abs=5e-5)
 
 
 def test_agreement_of_the_uncut_model_has_no_interval():
-    scored = replace(FULL.accuracy, metric="agreement", baseline=1.0, top5=None)
-    assert set(replace(FULL, accuracy=scored).to_json()["accuracy"]["ci95"]) == {"after_cut", "after_recovery"}
+    agreement = replace(FULL.accuracy, metric="agreement")
+    assert set(replace(FULL, accuracy=agreement).to_json()["accuracy"]["ci95"]) == {"after_cut", "after_recovery"}
+
+
+def test_what_is_derived_of_the_steps_stands_beside_them():
+    told = FULL.to_json()["accuracy"]
+    assert (told["baseline"], told["after_cut"], told["after_recovery"]) == (0.779, 0.004, 0.701)
+    assert told["top5"] == {"baseline": 0.932, "after_cut": 0.011, "after_recovery": 0.889}
+    assert told["changes"]["after_recovery"] == {"difference": -0.078, "ci95": [-0.099, -0.057]}
+
+
+def test_where_the_model_as_cut_is_kept_nothing_counts_as_recovered():
+    steps = [replace(step, kept=step.name == "cut") for step in FULL.accuracy.steps]
+    told = replace(FULL, accuracy=replace(FULL.accuracy, steps=tuple(steps))).to_json()["accuracy"]
+    assert (told["after_cut"], told["after_recovery"]) == (0.004, None)
+
+
+@pytest.mark.parametrize("recovered", [True, False])
+def test_a_report_from_before_the_steps_were_told_can_still_be_read(recovered):
+    document = FULL.to_json()
+    told = document["accuracy"]
+    del told["steps"]
+    if not recovered:
+        told["after_recovery"] = None
+    VALIDATOR.validate(document)
+    uncut, cut, *more = Report.from_json(document).accuracy.steps
+    assert (uncut, replace(cut, kept=False)) == FULL.accuracy.steps[:2]
+    assert more == ([replace(FULL.accuracy.steps[-1], name="recovery")] if recovered else [])
+    assert cut.kept is not recovered
 
 
 def test_a_saved_report_can_be_loaded(tmp_path):

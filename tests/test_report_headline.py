@@ -56,12 +56,12 @@ def test_accuracy_is_given_before_and_after_with_intervals():
 
 
 def test_without_recovery_the_accuracy_is_that_after_the_cut():
-    report = replace(FULL, accuracy=replace(FULL.accuracy, after_recovery=None))
+    report = replace(FULL, accuracy=replace(FULL.accuracy, steps=FULL.accuracy.steps[:2]))
     assert "to 0.4 % [0.2, 1.0] on" in headline(report)
 
 
 def test_agreement_is_not_called_accuracy():
-    scored = replace(FULL.accuracy, metric="agreement", baseline=1.0, top5=None)
+    scored = replace(FULL.accuracy, metric="agreement")
     text = headline(replace(FULL, accuracy=scored))
     assert "Agreement with the uncut model: 70.1 % [67.3, 72.8] of 1,044 images; without labels" in text
     assert "Top-1" not in text

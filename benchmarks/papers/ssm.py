@@ -108,19 +108,18 @@ def page(options: argparse.Namespace) -> str:
     found = {zero: trained(zero, options, prune=True, zero=zero) for zero in options.zero}
     first = cut["none"].accuracy
     assert first is not None
-    rows = [("trained", "100 %", first.baseline, minutes(uncut))]
+    rows = [("trained", "100 %", first.uncut.share, minutes(uncut))]
     for kind, words in (("none", "nothing"), ("bn", "norms re-estimated"), ("reconstruct", "refitted, no labels")):
         scored = cut[kind].accuracy
         assert scored is not None
-        last = scored.after_cut if kind == "none" else scored.after_recovery
-        assert last is not None
-        rows.append((f"trained, then pruned; {words}", share(cut[kind]), last, minutes(uncut)))
+        assert scored.final is not None
+        rows.append((f"trained, then pruned; {words}", share(cut[kind]), scored.final.share, minutes(uncut)))
     for zero, folder in found.items():
         report = Report.load(folder / "report.json")
         assert report.accuracy is not None
-        assert report.accuracy.after_cut is not None
+        assert report.accuracy.cut is not None
         kind = f"trained and pruned in one run; `--zero {zero}`"
-        rows.append((kind, share(report), report.accuracy.after_cut, minutes(folder)))
+        rows.append((kind, share(report), report.accuracy.cut.share, minutes(folder)))
     table = "\n".join(f"| {kind} | {kept} | {100 * top1:.1f} | {spent} |" for kind, kept, top1, spent in rows)
     asked = [f"--images {options.images} --epochs {options.epochs} --batch {options.batch} --seed {options.seed}"]
     asked += [f"--zero {zero}" for zero in options.zero]

@@ -18,7 +18,6 @@ from edgeprune.report.document import Report
 from edgeprune.report.energy import energy_of
 from edgeprune.report.machines import machine_name, machines
 from edgeprune.report.parts import (
-    Accuracy,
     Board,
     BudgetFacts,
     Costs,
@@ -31,6 +30,7 @@ from edgeprune.report.parts import (
     Subject,
     Timing,
 )
+from edgeprune.report.scores import Accuracy
 from edgeprune.stats import Verdict, percentile
 from edgeprune.sustained import Doubted, Sustained, sustained
 from edgeprune.target import Target

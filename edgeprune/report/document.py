@@ -15,7 +15,6 @@ from edgeprune.artifact import Artifact
 from edgeprune.explanation import Explanation
 from edgeprune.files import read_json, write_texts
 from edgeprune.report.parts import (
-    Accuracy,
     Board,
     BudgetFacts,
     Costs,
@@ -31,6 +30,7 @@ from edgeprune.report.parts import (
 )
 from edgeprune.report.plain import from_plain, to_plain
 from edgeprune.report.render import FILES, RENDERERS
+from edgeprune.report.scores import Accuracy, derived, original
 from edgeprune.sustained import Sustained
 
 SCHEMA = 1
@@ -65,12 +65,8 @@ class Report:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""
         document = to_plain(self)
         run = document.pop("run")
-        accuracy = self.accuracy
-        if accuracy:
-            shares = {"after_cut": accuracy.after_cut, "after_recovery": accuracy.after_recovery}
-            if accuracy.metric == "top1":
-                shares = {"baseline": accuracy.baseline, **shares}
-            document["accuracy"]["ci95"] = {name: to_plain(accuracy.ci95(share)) for name, share in shares.items()}
+        if self.accuracy:
+            document["accuracy"].update(derived(self.accuracy))
         if not self.explanations:
             del document["explanations"]
         return {"schema": SCHEMA, **document, **run}
@@ -84,8 +80,7 @@ class Report:
         """
         parts = {name: part for name, part in document.items() if name != "schema"}
         if isinstance(parts.get("accuracy"), Mapping):
-            # Derived on writing, for readers that do not compute.
-            parts["accuracy"] = {name: value for name, value in parts["accuracy"].items() if name != "ci95"}
+            parts["accuracy"] = original(parts["accuracy"])
         parts["run"] = {part.name: parts.pop(part.name) for part in fields(RunFacts) if part.name in parts}
         return from_plain(cls, parts, "report")  # type: ignore[no-any-return]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from edgeprune.report.document import Report
 from edgeprune.report.numbers import bounds, count, kept, scaled, share, significant, speed_up, times
-from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.parts import SpeedUp, Timing
+from edgeprune.report.scores import Accuracy
 from edgeprune.report.timed import Timed
 
 _METRICS = {"top1": "Top-1", "agreement": "Agreement with the uncut model"}
@@ -48,13 +49,13 @@ def accuracy(report: Report) -> str:
     scored = report.accuracy
     if scored is None:
         return "Accuracy was not measured."
-    final = _final(scored)
-    if final is None:
+    if scored.final is None:
         return "The accuracy of the cut model was not measured."
-    last, images = share(final, scored.ci95(final)), f"{count(scored.images)} images"
+    before, after = scored.uncut.share, scored.final.share
+    last, images = share(after, scored.ci95(after)), f"{count(scored.images)} images"
     if scored.metric == "agreement":
         return f"{metric_name(scored)}: {last} of {images}; without labels, accuracy is not known."
-    return f"Top-1 from {share(scored.baseline, scored.ci95(scored.baseline))} to {last} on {images}."
+    return f"Top-1 from {share(before, scored.ci95(before))} to {last} on {images}."
 
 
 def distrust(report: Report) -> str:
@@ -88,10 +89,9 @@ def figures(report: Report) -> list[Figure]:
         text = times(worst.ratio, worst.ci95) + ("" if one else f" to {times(best.ratio, best.ci95)}")
         remark = bounds(worst.ci95) if one else f"in {len(found)} settings"
         shown.insert(0, Figure("Speed-up", text, remark))
-    final = _final(scored) if scored else None
-    if scored and final is not None:
-        text, _, interval = share(final, scored.ci95(final)).partition(" [")
-        uncut = "" if scored.metric == "agreement" else f", uncut {share(scored.baseline)}"
+    if scored and scored.final:
+        text, _, interval = share(scored.final.share, scored.ci95(scored.final.share)).partition(" [")
+        uncut = "" if scored.metric == "agreement" else f", uncut {share(scored.uncut.share)}"
         shown.append(Figure(metric_name(scored), text, f"[{interval}{uncut}"))
     return shown
 
@@ -166,8 +166,3 @@ def _range(comparisons: tuple[SpeedUp, ...], report: Report) -> str:
 
 def _extremes(comparisons: tuple[SpeedUp, ...]) -> tuple[SpeedUp, SpeedUp]:
     return min(comparisons, key=lambda one: one.ratio), max(comparisons, key=lambda one: one.ratio)
-
-
-def _final(scored: Accuracy) -> float | None:
-    """The share after the last step that was taken."""
-    return scored.after_cut if scored.after_recovery is None else scored.after_recovery

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
 from edgeprune.plan import Allocation, Cost
 from edgeprune.report.energy import Energy
 from edgeprune.stats import Verdict
-
-_Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
@@ -101,57 +98,6 @@ class Costs:
 
     baseline: Cost
     pruned: Cost
-
-
-@dataclass(frozen=True)
-class Shares:
-    """A share of images, 0 to 1, at each step; None where the step was not taken."""
-
-    baseline: float
-    after_cut: float | None
-    after_recovery: float | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """By how much a share moved from that of the uncut model, counted on the same images.
-
-    Attributes:
-        difference: -1 to 1.
-        ci95: its paired 95 % interval, see `edgeprune.stats.paired_difference`.
-    """
-
-    difference: float
-    ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Accuracy(Shares):
-    """How often the model is right, or agrees with itself uncut, on images it was not calibrated with.
-
-    Attributes:
-        metric: "top1" (against labels) or "agreement" (same highest class as the uncut model).
-        images: how many were scored.
-        top5: the same for the five highest classes; None where there are few classes or no labels.
-        changes: "after_cut" and "after_recovery" against the uncut model; empty for agreement.
-    """
-
-    metric: Literal["top1", "agreement"]
-    images: int
-    top5: Shares | None = None
-    changes: Mapping[str, Change] = field(default_factory=dict)
-
-    def ci95(self, share: float | None) -> tuple[float, float] | None:
-        """The 95 % interval of a share of `images`.
-
-        Wilson's score interval (E. B. Wilson, JASA 22, 1927): unlike `p +- 1.96 SE` it stays honest near 0 and 1.
-        """
-        if share is None or self.images == 0:
-            return None
-        n, z2 = self.images, _Z95**2
-        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-        half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-        return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from edgeprune.report.energy import Energy
 from edgeprune.report.headline import doubt, metric_name, short_name
 from edgeprune.report.heat import heat
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
-from edgeprune.report.parts import Accuracy, SpeedUp, Timing
+from edgeprune.report.parts import SpeedUp, Timing
+from edgeprune.report.scores import Change, Step
 from edgeprune.report.table import Column, Table
 from edgeprune.report.timed import Timed
 from edgeprune.report.wording import budget
@@ -152,39 +153,52 @@ def _file_row(artifact: Artifact) -> tuple[str, ...]:
 
 
 def accuracy(report: Report) -> Table:
-    """One row for each metric: uncut, after the cut, after recovery."""
-    columns = (Column("metric"), *_numbers("images", "uncut", "after the cut", "after recovery"))
+    """One row for each step that was scored: uncut, cut, norms alone, reconstruction, distillation."""
     scored = report.accuracy
-    rows = _accuracy_rows(scored) if scored else ()
-    return Table("accuracy", "Accuracy", " ".join([_INTERVALS, *(_change(scored) if scored else [])]), columns, rows)
+    if scored is None:
+        return Table("accuracy", "Accuracy", "", (), ())
+    several = any(step.top5 is not None for step in scored.steps)
+    changed = any(step.change for step in scored.steps)
 
-
-def _accuracy_rows(scored: Accuracy) -> tuple[tuple[str, ...], ...]:
     def text(value: float | None) -> str:
         return "-" if value is None else share(value, scored.ci95(value))
 
-    metrics = ((metric_name(scored), scored), *((("Top-5", scored.top5),) if scored.top5 else ()))
-    return tuple(
-        (
-            name,
+    def cells(step: Step) -> tuple[str, ...]:
+        # The uncut model agrees with itself by definition, not by measurement.
+        sure = scored.metric == "agreement" and step is scored.uncut
+        return (
+            _step_name(step, last=step is scored.steps[-1]),
             count(scored.images),
-            # The uncut model agrees with itself by definition, not by measurement.
-            share(1.0) if scored.metric == "agreement" else text(shares.baseline),
-            text(shares.after_cut),
-            text(shares.after_recovery),
+            share(1.0) if sure else text(step.share),
+            *((_points(step.change),) if changed else ()),
+            *((text(step.top5),) if several else ()),
         )
-        for name, shares in metrics
+
+    columns = (
+        Column("step"),
+        Column("images", number=True, minor=True),
+        *_numbers(metric_name(scored), *(("points",) if changed else ()), *(("Top-5",) if several else ())),
     )
+    alone = any(step.name == "norms" for step in scored.steps[:-1])
+    notes = [
+        _INTERVALS,
+        *(["Points: the change against the uncut model, counted image by image."] if changed else []),
+        *(["Norms alone: what re-estimating their statistics would bring without a refit."] if alone else []),
+    ]
+    return Table("accuracy", "Accuracy", " ".join(notes), columns, tuple(map(cells, scored.steps)))
 
 
-def _change(scored: Accuracy) -> list[str]:
-    """What the last step left of the uncut model's accuracy; nothing where that was not counted."""
-    last = "after_cut" if scored.after_recovery is None else "after_recovery"
-    if last not in scored.changes:
-        return []
-    found = scored.changes[last]
-    difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, *found.ci95))
-    return [f"{metric_name(scored)} changed by {difference} points [{low}, {high}], counted image by image."]
+def _step_name(step: Step, *, last: bool) -> str:
+    """A step in words; the model that is handed over is marked unless it is the last one, as it should be."""
+    name = "norms alone" if step.name == "norms" else step.name
+    return f"{name}, kept" if step.kept and not last else name
+
+
+def _points(change: Change | None) -> str:
+    if change is None:
+        return "-"
+    difference, low, high = (f"{100 * value:+.1f}" for value in (change.difference, *change.ci95))
+    return f"{difference} [{low}, {high}]"
 
 
 def cost(report: Report) -> Table:

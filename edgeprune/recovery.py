@@ -1,0 +1,88 @@
+"""recovery: everything that is tried to make a cut model good again, and which of it is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeprune.cutting import Traced
+from edgeprune.inputs import Photos
+from edgeprune.journal import Journal
+from edgeprune.judge import distances
+from edgeprune.model import Model, with_tensors
+from edgeprune.plan import PruningPlan
+from edgeprune.recover.batchnorm import norm_nodes, reestimate
+from edgeprune.recover.reconstruct import Cut, reconstruct
+from edgeprune.report.parts import Method
+from edgeprune.report.scores import CUT, NORMS, RECONSTRUCTION
+from edgeprune.request import Request
+
+_WORDS = {
+    CUT: "the model as cut",
+    NORMS: "the cut model with its norms re-estimated alone",
+    RECONSTRUCTION: "the reconstructed model",
+}
+_METHODS = {CUT: "none", NORMS: "bn", RECONSTRUCTION: "reconstruct"}
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What was made of a cut model.
+
+    Attributes:
+        steps: name of each step, see `edgeprune.report.scores.Step` -> the model after it; the model as cut is first.
+        kept: the step whose model is handed over.
+        method: how that one was made.
+    """
+
+    steps: Mapping[str, Model]
+    kept: str
+    method: Method
+
+    @property
+    def model(self) -> Model:
+        """The model that is handed over."""
+        return self.steps[self.kept]
+
+
+def recover(
+    request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, journal: Journal
+) -> Recovery:
+    """Do what was asked for, without labels, and keep what comes nearest to the uncut model's outputs."""
+    steps, settings = {CUT: pruned.model}, {}
+    if request.recover == "none":
+        return Recovery(steps, CUT, Method("none"))
+    batches = photos.batches(uncut.model)
+    with journal.stage("recover") as tick:
+        if norm_nodes(pruned.program):
+            module = with_tensors(pruned.model.module, {})
+            reestimate(pruned.program, module, batches)
+            steps[NORMS] = replace(pruned.model, module=module)
+        if request.recover == "reconstruct":
+            cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
+            steps[RECONSTRUCTION], refits = reconstruct(cut, batches, tick=tick)
+            settings["held_out_error_ratio"] = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
+        moved = distances((uncut.program, uncut.model), pruned.program, list(steps.values()), batches)
+    kept = _nearest(dict(zip(steps, moved, strict=True)), journal)
+    return Recovery(steps, kept, _method(kept, list(steps)[-1], {"images": len(photos.calibration), **settings}))
+
+
+def _nearest(moved: Mapping[str, float], journal: Journal) -> str:
+    """The step after which the outputs are nearest to those of the uncut model; of equal ones the last."""
+    *_, last = moved
+    kept = min(reversed(list(moved)), key=lambda step: moved[step] if math.isfinite(moved[step]) else math.inf)
+    if kept != last:
+        journal.warn(
+            f"recovery made the model worse, and {_WORDS[kept]} is kept: on calibration images its outputs are "
+            f"{moved[kept]:.3g} from those of the uncut model, those of {_WORDS[last]} {moved[last]:.3g} "
+            "(mean divergence)"
+        )
+    return kept
+
+
+def _method(kept: str, last: str, settings: Mapping[str, Any]) -> Method:
+    """How the model that is kept was made; where that is not all that was tried, what was tried too."""
+    tried = {} if kept == last else {"tried": _METHODS[last]}
+    return Method(_METHODS[kept], {**tried, **settings})
