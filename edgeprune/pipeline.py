@@ -22,6 +22,7 @@ from edgeprune.criteria import Criterion, configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import check_labels
 from edgeprune.export import EXPORTERS
+from edgeprune.export.child import end_child
 from edgeprune.export.parity import check
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
@@ -131,6 +132,7 @@ def conclude(
         accuracy = accuracy_of(before, pruned.program, recovery.steps, recovery.kept, photos.scoring, tick)
     save_model(recovered, folder)
     artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
+    end_child()
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
     save_inputs(inputs, folder)
     measurements = _measure(request, artifacts, target, folder, inputs, journal)

@@ -132,8 +132,12 @@ def export_error(what: str, error: BaseException, graph: fx.Graph | None = None,
     """
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error)
-    reason = f"{type(error).__name__}: {_first_meaningful_line(text) or _first_meaningful_line(said)}"
+    return conversion_error(what, type(error).__name__, str(error), graph, said)
+
+
+def conversion_error(what: str, kind: str, text: str, graph: fx.Graph | None = None, said: str = "") -> ExportError:
+    """The same of an exception known by its class and message only."""
+    reason = f"{kind}: {_first_meaningful_line(text) or _first_meaningful_line(said)}"
     place = _place(graph, reason) if graph is not None else _users_line(text)
     return ExportError(
         what,

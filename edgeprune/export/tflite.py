@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
-
 from edgeprune.artifact import Artifact
-from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.calibration import Calibration
-from edgeprune.export.channels_last import flatten_channels_last, keep_spatial_axes
-from edgeprune.export.graph import export_error, inference_graph
-from edgeprune.export.quiet import quiet
+from edgeprune.export.litert import litert_file
 from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
@@ -55,44 +48,8 @@ def export_tflite(
         OutputError: the file cannot be written.
     """
     require("tflite", precision, PRECISIONS, calibration)
-    if importlib.util.find_spec("litert_torch") is None:
-        raise MissingExtraError("tflite", "TFLite export")
-    graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
-    content = _convert(flatten_channels_last(keep_spatial_axes(graph)), model.input.shape)
+    content = litert_file(model)
     return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), inspect(content))
-
-
-def _convert(graph: fx.GraphModule, shape: tuple[int, int, int]) -> bytes:
-    channels, height, width = shape
-    with quiet() as said, torch.no_grad():
-        try:
-            import litert_torch
-        except ImportError as error:
-            fix = "pip install --force-reinstall 'edgeprune[tflite]'"
-            raise ExportError("litert-torch cannot be imported", where=str(error)[:300], fix=fix) from error
-        shown = litert_torch.config.show_progress
-        litert_torch.config.show_progress = False  # its progress lines go through Python's stdout, whatever that is now
-        try:
-            converted = litert_torch.convert(_ChannelsLast(graph), (torch.zeros(1, height, width, channels),))
-            content: bytes = converted.model_content()
-            return content
-        except Exception as error:  # the converter raises many unrelated classes
-            raise export_error("the model cannot be written as TFLite", error, graph.graph, said.text()) from error
-        finally:
-            litert_torch.config.show_progress = shown
-
-
-class _ChannelsLast(nn.Module):
-    """The graph with NHWC images in, NHWC images out, and its outputs in a flat tuple."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__()
-        self.wrapped = graph
-        self.training = False  # eval() is refused by traced graphs
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = torch.utils._pytree.tree_leaves(self.wrapped(images.permute(0, 3, 1, 2)))
-        return tuple(output.permute(0, 2, 3, 1) if output.ndim == 4 else output for output in outputs)
 
 
 def inspect(content: bytes) -> dict[str, Any]:
