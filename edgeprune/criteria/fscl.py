@@ -21,6 +21,9 @@ from edgeprune.criteria import FilterView, about
 
 Measure = Literal["composed", "product", "cosine"]
 
+_PRODUCT_BYTES = 64 << 20
+"""Most memory for the products of taps that are worked out at once."""
+
 
 @about("Wang et al. 2023, arXiv 2304.13397", cost="n weights")
 def fscl(view: FilterView, *, measure: Measure = "composed") -> Tensor:
@@ -92,11 +95,19 @@ def _measure(filters: Tensor, reader: Tensor, measure: Measure) -> Tensor:
 
 
 def _autocorrelation(kernel: Tensor) -> Tensor:
-    """The autocorrelation of each plane, summed over planes: [n, c, h, w] to [n, 2h-1, 2w-1]."""
-    rows, columns = kernel.shape[2], kernel.shape[3]
-    power = torch.fft.rfft2(kernel, s=(2 * rows - 1, 2 * columns - 1)).abs().square().sum(dim=1)
-    found: Tensor = torch.fft.fftshift(torch.fft.irfft2(power, s=(2 * rows - 1, 2 * columns - 1)), dim=(1, 2))
-    return found
+    """The autocorrelation of each plane, summed over planes: [n, c, h, w] to [n, 2h-1, 2w-1].
+
+    The products of every two taps, summed over planes, are one matrix product a filter; those as far apart belong to
+    the same shift.
+    """
+    rows, columns = kernel.shape[2:]
+    down, right = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
+    shifts = (down.unsqueeze(1) - down + rows - 1) * (2 * columns - 1) + right.unsqueeze(1) - right + columns - 1
+    found = kernel.new_zeros(len(kernel), (2 * rows - 1) * (2 * columns - 1))
+    step = max(1, _PRODUCT_BYTES // (8 * shifts.numel()))
+    for part, planes in zip(torch.split(found, step), torch.split(kernel.flatten(2), step), strict=True):
+        part.index_add_(1, shifts.flatten(), (planes.transpose(1, 2) @ planes).flatten(1))
+    return found.reshape(-1, 2 * rows - 1, 2 * columns - 1)
 
 
 def _overlap(first: Tensor, second: Tensor) -> Tensor:
