@@ -68,6 +68,13 @@ def all_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**parameters, **dict(module.named_buffers(remove_duplicate=False))}
 
 
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer by the first of its names; not copied."""
+    first: dict[int, str] = {}
+    tensors = all_tensors(module)
+    return {name: one for name, one in tensors.items() if first.setdefault(id(one), name) == name}
+
+
 def copy_tensors(source: nn.Module, module: nn.Module) -> None:
     """Copy the numbers of one network into another of the same architecture, in place, on whatever device they are."""
     numbers = all_tensors(source)

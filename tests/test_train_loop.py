@@ -272,3 +272,83 @@ def test_on_a_gpu_it_trains_in_mixed_precision_and_goes_on_from_a_checkpoint(tmp
     result = fit(job_of(device="cuda", epochs=20), tmp_path)
     assert all(one.device.type == "cpu" and one.dtype == torch.float32 for one in result.module.parameters())
     assert result.rows[-1]["loss"] < result.rows[0]["loss"]
+
+
+def judged_by(values: dict[int, float]):
+    """An evaluation whose number depends on how often it was asked, the network as given included."""
+    asked = 0
+
+    def judge(module: nn.Module) -> dict[str, float]:
+        nonlocal asked
+        asked += 1
+        return {"loss_found": values.get(asked - 1, 9.0), "asked": asked}
+
+    return judge
+
+
+def kept(values: dict[int, float], place=None, tick=None, **settings):
+    job = replace(job_of(evaluate=judged_by(values), **settings), keep="loss_found")
+    return fit(job, place, **({"tick": tick} if tick else {}))
+
+
+def test_the_best_weights_are_the_result():
+    ends = fit(job_of(epochs=1)).module  # another length has other rates: the first epoch is not that of three
+    result = kept({0: 5.0, 1: 1.0, 2: 3.0, 3: 2.0})
+    assert result.kept == 1
+    assert [row["loss_found"] for row in result.rows] == [1.0, 3.0, 2.0]
+    assert not same(result.module, fit(job_of()).module)
+    assert not same(result.module, ends)
+    assert same(kept({0: 5.0, 1: 4.0, 2: 3.0, 3: 2.0}).module, fit(job_of()).module)
+
+
+@pytest.mark.parametrize("later", [1.0, float("nan"), float("inf")])
+def test_what_was_given_is_kept_where_training_brings_nothing_better(later):
+    job = job_of()
+    result = kept({0: 1.0, 1: later, 2: later, 3: later})
+    assert result.kept == 0
+    assert same(result.module, job.module)
+
+
+def test_it_ends_early_after_so_many_evaluations_without_a_better_one():
+    result = kept({0: 5.0, 1: 3.0, 2: 1.0}, epochs=20, patience=3)
+    assert len(result.rows) == 5
+    assert result.kept == 2
+
+
+@pytest.mark.parametrize("looks", [1, 2, 4])
+def test_it_is_looked_at_in_equal_shares_of_the_training(looks):
+    rows = fit(job_of(epochs=4, looks=looks)).rows
+    assert [row["share"] for row in rows] == [(one + 1) / looks for one in range(looks)]
+    assert sum(row["steps"] for row in rows) == 8
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_the_best_weights_outlast_a_power_cut(tmp_path, steps):
+    def by_weights(module: nn.Module) -> dict[str, float]:
+        return {"loss_found": float(module.body.head.bias.detach()[0])}
+
+    job = replace(job_of(evaluate=by_weights, looks=6), keep="loss_found")
+    whole = fit(job)
+    with pytest.raises(PowerCutError):
+        fit(job, tmp_path, tick=interrupted_after(steps))
+    resumed = fit(job, tmp_path)
+    assert same(whole.module, resumed.module)
+    assert whole.kept == resumed.kept
+    timeless = [[{**row, "elapsed_s": 0} for row in one.rows] for one in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+
+
+def test_full_precision_can_be_asked_for(monkeypatch):
+    seen = set()
+
+    def loss(module, inputs, labels):
+        output = module(inputs)
+        seen.add(output.dtype)
+        return output.float().square().mean()
+
+    monkeypatch.setattr("edgeprune.train.device._has_bfloat16", lambda: True)
+    fit(replace(job_of(epochs=1, mixed=False), objective=loss))
+    assert seen == {torch.float32}
+    result = fit(replace(job_of(epochs=1), objective=loss))
+    assert seen == {torch.float32, torch.bfloat16}
+    assert all(one.dtype == torch.float32 for one in result.module.parameters())

@@ -15,7 +15,7 @@ from edgeprune.train.settings import Settings
 Objective = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 """(network in training mode, images [n, channels, height, width], labels int64 [n] or None) -> the loss, one number."""
 Evaluation = Callable[[nn.Module], Mapping[str, Any]]
-"""A network in eval mode, on the device -> what an epoch's row is to say of it, JSON values."""
+"""A network in eval mode, on the device -> what a row is to say of it, JSON values."""
 
 
 class Companion(Protocol):
@@ -70,7 +70,9 @@ class Job:
         objective: what is to become small.
         fingerprint: a checkpoint of another one is refused.
         companion: goes along.
-        evaluate: asked after each epoch.
+        evaluate: asked at the end of each epoch, or as often as `Settings.looks` says.
+        keep: the number among what `evaluate` says that is to become small: the weights that were best by it are the
+            result, and those that were given are the first to be judged. "" for the weights of the end.
     """
 
     module: nn.Module
@@ -81,6 +83,7 @@ class Job:
     fingerprint: str
     companion: Companion
     evaluate: Evaluation | None = None
+    keep: str = ""
 
 
 def cross_entropy(smoothing: float = 0.0) -> Objective:

@@ -32,13 +32,15 @@ class Trained:
 
     Attributes:
         module: the network, in eval mode, on the CPU.
-        rows: what is known of each epoch, in order, JSON values.
+        rows: what is known of each epoch or evaluation, in order, JSON values.
         elapsed_s: how long it took, over all sittings.
+        kept: of which row the weights are, counted from 1; 0 for those that were given.
     """
 
     module: nn.Module
     rows: tuple[Mapping[str, Any], ...]
     elapsed_s: float
+    kept: int
 
 
 def fit(
@@ -57,7 +59,7 @@ def fit(
         job: what to train.
         place: a folder for checkpoints; None for none.
         tick: progress, in steps.
-        say: told the row of each epoch.
+        say: told each row.
         clock: seconds, for `Settings.minutes` and for when to save.
 
     Raises:
@@ -69,6 +71,8 @@ def fit(
         if place is not None and (place / NAME).is_file():
             _go_on(state, place / NAME)
         last = saved = clock()
+        if state.best is not None and not state.best.judged:
+            _judge(job, state, _result(job, state), 0)
         while not state.over:
             _step(job, state, place)
             now = clock()
@@ -79,8 +83,13 @@ def fit(
                 save_checkpoint(place / NAME, state.tensors(), state.document())
                 saved = now
             stop.meet()
-    module = placed(_result(job, state), torch.device("cpu"), torch.contiguous_format)
-    return Trained(module, tuple(state.rows), state.elapsed_s)
+    ended = _result(job, state)
+    if state.best is not None:
+        state.best.into(ended)
+    module = placed(ended, torch.device("cpu"), torch.contiguous_format)
+    return Trained(
+        module, tuple(state.rows), state.elapsed_s, len(state.rows) if state.best is None else state.best.row
+    )
 
 
 def _go_on(state: State, path: Path) -> None:
@@ -113,13 +122,20 @@ def _step(job: Job, state: State, place: Path | None) -> None:
 
 
 def _stepped(job: Job, state: State, say: Callable[[Mapping[str, Any]], None] | None) -> None:
-    """What follows a step: the companion's turn, and at an epoch's end its row."""
-    ended = state.within == 0
-    job.companion.stepped(state.module, state.share, ended)
-    if not (ended or state.over):
+    """What follows a step: the companion's turn, and every so often a row."""
+    job.companion.stepped(state.module, state.share, state.within == 0)
+    if not state.due:
         return
-    found = {} if job.evaluate is None else job.evaluate(_result(job, state))
+    found = _judge(job, state, _result(job, state), len(state.rows) + 1)
     row = state.row() | dict(job.companion.row()) | dict(found)
     state.rows.append(row)
     if say is not None:
         say(row)
+
+
+def _judge(job: Job, state: State, module: nn.Module, row: int) -> Mapping[str, Any]:
+    """Evaluate a network, and keep its weights if they are the best so far."""
+    found = {} if job.evaluate is None else job.evaluate(module)
+    if state.best is not None:
+        state.best.offer(found[job.keep], module, row)
+    return found

@@ -37,6 +37,9 @@ class Settings:
         flip: whether to mirror every second image.
         seed: of the order of images and of all that is random.
         minutes: end after so long, if the epochs are not over by then; the rate falls to 0 all the same.
+        looks: how often it is evaluated on the way from beginning to end; 0 for after each epoch.
+        patience: end after so many evaluations in a row that found nothing better; 0 for never. See `Job.keep`.
+        mixed: compute in 16 bits what bears it, where the device is made for that.
         device: where to train; "auto": on CUDA where there is one.
         checkpoint_s: seconds between two checkpoints.
     """
@@ -53,6 +56,9 @@ class Settings:
     flip: bool = False
     seed: int = 0
     minutes: float | None = None
+    looks: int = 0
+    patience: int = 0
+    mixed: bool = True
     device: Device = "auto"
     checkpoint_s: float = 120.0
 
@@ -75,6 +81,8 @@ class Settings:
         for option, value, fix in (("--lr", self.rate, "0.1"), ("--minutes", self.minutes, "20")):
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{option} must be a number above 0, got {value}", fix=f"For example: {option} {fix}")
+        if self.patience < 0:
+            raise UsageError(f"--patience must be at least 0, got {self.patience}", fix="0 is: never end early.")
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must lie between 0 and 1, got {self.ema}", fix="For example: --ema 0.999")
 

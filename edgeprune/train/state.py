@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgeprune.data import ImageSet, InputSpec
 from edgeprune.errors import TrainingError
-from edgeprune.resize import all_tensors, copy_tensors
+from edgeprune.resize import copy_tensors, own_tensors
 from edgeprune.train.augment import augmented, draws, order
+from edgeprune.train.best import Best
 from edgeprune.train.device import chosen, mixed_precision, placed
 from edgeprune.train.job import Job, Objective
 from edgeprune.train.settings import Course, Settings, learning_rate
@@ -35,7 +36,8 @@ class State:
         steps_each: of one epoch.
         done: steps so far.
         elapsed_s: seconds so far.
-        rows: of the epochs so far.
+        rows: of the evaluations so far.
+        best: the best weights so far; None where those of the end are wanted.
     """
 
     def __init__(self, job: Job) -> None:
@@ -52,7 +54,8 @@ class State:
             raise TrainingError("the network has no parameters that can be trained", fix="Let them require gradients.")
         self._optimiser = _optimiser(self._learned, settings)
         self._mean = _running_mean(self.module, settings.ema)
-        self._precision, self._scaler = mixed_precision(self._device)
+        self.best = Best(self.module) if job.keep else None
+        self._precision, self._scaler = mixed_precision(self._device, settings.mixed)
 
     @property
     def epoch(self) -> int:
@@ -71,8 +74,19 @@ class State:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.share >= 1
+        """Whether there is nothing left to do: it is through, or has found nothing better for too long."""
+        patience = self._job.settings.patience
+        idle = 0 if self.best is None else len(self.rows) - self.best.row
+        return self.share >= 1 or 0 < patience <= idle
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next row."""
+        looks = self._job.settings.looks
+        if self.over or not looks:
+            return self.over or self.within == 0
+        seen = self.rows[-1]["share"] if self.rows else 0.0
+        return math.floor(self.share * looks) > math.floor(seen * looks)
 
     def step(self, objective: Objective) -> float:
         """Learn from the next batch.
@@ -102,16 +116,16 @@ class State:
         return value
 
     def row(self) -> dict[str, Any]:
-        """What is known of the epoch that has just ended; the next one's begins empty."""
-        steps = self.within or self.steps_each
+        """What is known of the steps since the last row; the next one begins empty."""
+        steps = self.done - sum(row["steps"] for row in self.rows)
         rate = learning_rate(self.course.share(self.done - 0.5, self.elapsed_s), self._job.settings)
         epoch = -(-self.done // self.steps_each)
-        row = {"epoch": epoch, "steps": steps, "loss": self._loss / steps, "rate": rate, "elapsed_s": self.elapsed_s}
+        told = {"epoch": epoch, "steps": steps, "share": self.share, "loss": self._loss / steps, "rate": rate}
         self._loss = 0.0
-        return row
+        return {**told, "elapsed_s": self.elapsed_s}
 
     def result(self) -> nn.Module:
-        """A copy of the trained network, or of the running mean, in eval mode, on the device."""
+        """A copy of the network as it is now, or of the running mean, in eval mode, on the device."""
         # Of the network as it was given: a forward pass may have left something behind that cannot be copied.
         found = placed(copy.deepcopy(self._job.module), self._device)
         copy_tensors(self.module if self._mean is None else self._mean.module, found)
@@ -120,9 +134,11 @@ class State:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint must hold."""
         momentum = {name: self._optimiser.state[one]["momentum_buffer"] for name, one in self._learned.items()}
-        parts: dict[str, Mapping[str, Tensor]] = {"model": _unshared(self.module), "momentum": momentum}
+        parts: dict[str, Mapping[str, Tensor]] = {"model": own_tensors(self.module), "momentum": momentum}
         if self._mean is not None:
-            parts["mean"] = _unshared(self._mean)
+            parts["mean"] = own_tensors(self._mean)
+        if self.best is not None:
+            parts["best"] = self.best.tensors
         return {f"{part}/{name}": one for part, tensors in parts.items() for name, one in tensors.items()}
 
     def document(self) -> dict[str, Any]:
@@ -133,6 +149,7 @@ class State:
             "elapsed_s": self.elapsed_s,
             "loss": self._loss,
             "rows": [dict(row) for row in self.rows],
+            "best": None if self.best is None else self.best.to_json(),
             "scaler": self._scaler.state_dict(),
             "companion": dict(self._job.companion.to_json()),
         }
@@ -148,6 +165,9 @@ class State:
                 tensor.copy_(tensors[name])  # in place: the layout in memory decides the last bits
         self.done, self.elapsed_s = int(document["done"]), float(document["elapsed_s"])
         self._loss, self.rows = float(document["loss"]), list(document["rows"])
+        if self.best is not None:
+            held = {name.removeprefix("best/"): one for name, one in tensors.items() if name.startswith("best/")}
+            self.best.restore(held, document["best"])
         if self._scaler.is_enabled() and document["scaler"]:  # else it was trained on another kind of device
             self._scaler.load_state_dict(document["scaler"])
         self._job.companion.restore(document["companion"])
@@ -205,10 +225,3 @@ def _running_mean(module: nn.Module, decay: float) -> AveragedModel | None:
         return None
     mean: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(module, multi_avg_fn=mean, use_buffers=True)
-
-
-def _unshared(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer by the first of its names."""
-    first: dict[int, str] = {}
-    tensors = all_tensors(module)
-    return {name: one for name, one in tensors.items() if first.setdefault(id(one), name) == name}
