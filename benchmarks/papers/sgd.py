@@ -1,7 +1,7 @@
 """Training with labels, as plain as can be: what a paper's fine-tuning is compared with.
 
-    python benchmarks/papers/sgd.py --epochs 100               # VGG-16 from random weights, for row 2, on a GPU
-    python benchmarks/papers/sgd.py --epochs 4 --minutes 45    # a shorter one on a CPU; goes on where it was stopped
+    python benchmarks/papers/sgd.py --epochs 100                          # VGG-16 from random weights, on a GPU
+    python benchmarks/papers/sgd.py --epochs 2 --batch 64 --minutes 40    # as far as a CPU comes in that time
 
 That writes `runs/papers/vgg16_bn_cifar.safetensors`; where it is, `fine_tuning.py` runs trials of VGG-16, too.
 """
@@ -97,8 +97,7 @@ def _in_bfloat16(module: nn.Module, images: Tensor, labels: Tensor | None) -> Te
 
 
 def _tell(done: int, total: int) -> None:
-    if done % 20 == 0:
-        print(f"step {done} of {total}", file=sys.stderr, flush=True)
+    print(f"\r{100 * done / total:.1f} %", end="", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -106,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--minutes", type=float, help="end after so long, with the rate at 0 all the same")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--images", type=int, help="of the training images, so many")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, default=VGG)
@@ -115,7 +115,9 @@ def main() -> None:
     torch.manual_seed(0)
     model = load_model("vgg16_bn_cifar")
     images = load_images(f"{REPOSITORY}/benchmarks/shared_data.py:cifar10_train", model.input, limit=options.images)
-    settings = Settings(options.epochs, BATCH, VGG_RATE, minutes=options.minutes, warm_up=0.2, padding=_EDGE, flip=True)
+    settings = Settings(
+        options.epochs, options.batch, VGG_RATE, minutes=options.minutes, warm_up=0.2, padding=_EDGE, flip=True
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = trained(model, images, settings, options.out.with_suffix(".training"))
     save_file(found.module.state_dict(), options.out)
