@@ -25,16 +25,19 @@ class Parity:
         max_abs: largest absolute difference of any output value.
         max_rel: `max_abs` divided by the largest absolute value of the model's own outputs.
         top1_agreement: share of images with the same highest class, 0 to 1.
-        tolerance: the bound on `max_rel` that was applied.
+        tolerance: the bound on `max_rel` that was applied; None for none.
         passed: whether the artifact may be handed over.
+        cosine: of the angle between the outputs and the model's, the mean over the images, of the output where it is
+            least; None in manifests of older versions.
     """
 
     images: int
     max_abs: float
     max_rel: float
     top1_agreement: float
-    tolerance: float
+    tolerance: float | None
     passed: bool
+    cosine: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Artifact:
         bytes: file size.
         role: "baseline" (the uncut model) or "pruned".
         format: "onnx" or "tflite".
-        precision: "fp32" (later "fp16", "int8").
+        precision: "fp32", "fp16" or "int8".
         input_shape: (channels, height, width) of one image, whatever the layout.
         layout: of the file's input, "NCHW" or "NHWC".
         macs: multiply-accumulates for one image.

@@ -17,6 +17,7 @@ from edgeprune.request import (
     parse_budget,
     parse_formats,
     parse_numbers,
+    parse_precisions,
     parse_settings,
     parse_shape,
 )
@@ -49,6 +50,7 @@ def compress(
     ] = "damage",
     scope: options.Scope = "inner",
     formats: options.Formats = None,
+    precisions: options.Precisions = "fp32",
     recover: Annotated[
         str, typer.Option(help="reconstruct (refit layers, then norms), bn (norms only) or none.")
     ] = "reconstruct",
@@ -87,6 +89,7 @@ def compress(
         allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
+        precisions=parse_precisions(precisions),
         recover=recover,  # type: ignore[arg-type]
         calibration_images=calibration_images,
         images=images,

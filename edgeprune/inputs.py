@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeprune.data import ImageSet, load_images, split, without
 from edgeprune.errors import DataError, UsageError
-from edgeprune.export import EXPORTERS, available_formats
+from edgeprune.export import EXPORTERS, PRECISIONS, available_formats
 from edgeprune.journal import Journal
 from edgeprune.model import Model, known_models, load_model
 from edgeprune.request import Request
@@ -37,9 +37,30 @@ class Photos:
         """The first calibration images in one array, float32 [n <= count, channels, height, width]."""
         return model.input.normalise(self.calibration.images[:count])
 
+    def held_out(self, model: Model, count: int) -> np.ndarray:
+        """The first images that nothing was calibrated with, in one array, float32 [n <= count, channels, ...]."""
+        return model.input.normalise(self.scoring.images[:count])
+
 
 def chosen_formats(request: Request, target: Target, journal: Journal) -> tuple[str, ...]:
-    """The formats to write: those asked for, or all that can be written here and that the target runs."""
+    """The formats to write: those asked for, or all that can be written here and that the target runs.
+
+    Raises:
+        UsageError: one cannot be written here, or not in a precision that is asked for.
+    """
+    formats = _formats(request, target, journal)
+    for name in formats:
+        for precision in request.precisions:
+            if precision not in PRECISIONS.get(name, request.precisions):
+                others = ",".join(other for other in formats if other != name) or "others"
+                raise UsageError(f"{name} files cannot be written in {precision}", fix=f"Give --formats {others}.")
+    idle = [precision for precision in request.precisions if precision not in target.precisions]
+    if idle:
+        journal.warn(f"{target.title} does not compute in {' or '.join(idle)}: that makes files smaller, not faster")
+    return formats
+
+
+def _formats(request: Request, target: Target, journal: Journal) -> tuple[str, ...]:
     known = available_formats()
     for name in request.formats or ():
         if name not in known:

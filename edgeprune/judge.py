@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeprune.accuracy import TOP5_FROM_CLASSES, Predictions, predict
@@ -16,8 +14,7 @@ from edgeprune.inference import Inference
 from edgeprune.model import Model
 from edgeprune.program import Program
 from edgeprune.progress import Tick
-from edgeprune.report.scores import UNCUT, Accuracy, Change, Step
-from edgeprune.stats import paired_difference
+from edgeprune.report.scores import UNCUT, Accuracy, Step, change_between
 
 _BATCHES = 4
 """Calibration batches on which outputs are compared: a model that recovery has spoiled shows on 128 images."""
@@ -46,17 +43,11 @@ def accuracy_of(
 
     def step(name: str, told: Predictions) -> Step:
         after = told.ranked[:, 0] == truth
-        change = _change(before, after) if labelled and name != UNCUT else None
+        change = change_between(before, after) if labelled and name != UNCUT else None
         return Step(name, told.top(1, truth), told.top(5, truth) if several else None, change, name == kept)
 
     judged = tuple(step(name, told) for name, told in found.items())
     return Accuracy("top1" if labelled else "agreement", len(images), judged)
-
-
-def _change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
-    """How many more images a model has right than another one, as a share of them."""
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return Change((gained - lost) / len(after), paired_difference(gained, lost, len(after)))
 
 
 def _part(tick: Tick, place: int, count: int) -> Callable[[int, int], None]:

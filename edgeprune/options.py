@@ -26,6 +26,9 @@ CriterionOption = Annotated[
 Macs = Annotated[float | None, typer.Option(help="Instead: share of the model's MACs to keep.")]
 Scope = Annotated[str, typer.Option(help="inner: inside blocks; all: residual widths and bottlenecks too.")]
 Formats = Annotated[str | None, typer.Option(help="Files to write, e.g. onnx,tflite. (default: all that can be)")]
+Precisions = Annotated[
+    str, typer.Option(help="Number formats of the files, e.g. fp16,int8; fp32 is always written, too.", metavar="LIST")
+]
 Bench = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]

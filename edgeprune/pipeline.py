@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.artifact import Artifact, Role
+from edgeprune.artifact import Artifact
 from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure, save_inputs
 from edgeprune.bench.transport import Local
@@ -21,15 +21,14 @@ from edgeprune.bench.trust import doubts
 from edgeprune.criteria import Criterion, configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import check_labels
-from edgeprune.export import EXPORTERS
 from edgeprune.export.child import end_child
-from edgeprune.export.parity import check
+from edgeprune.exporting import Wanted, export_files, score_files
 from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
 from edgeprune.measurement import Measurement
-from edgeprune.model import Model, save_model
-from edgeprune.plan import Cost, PruningPlan
+from edgeprune.model import save_model
+from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.surgery import check_plan
@@ -43,7 +42,6 @@ from edgeprune.target import Target, load_target
 
 UNSAFE = re.compile(r"[^\w.-]+")
 """What is not put into the name of a folder."""
-_PARITY_IMAGES = 32
 _BENCH_IMAGES = 8
 _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 
@@ -131,8 +129,10 @@ def conclude(
         before = (uncut.program, uncut.model)
         accuracy = accuracy_of(before, pruned.program, recovery.steps, recovery.kept, photos.scoring, tick)
     save_model(recovered, folder)
-    artifacts = _export(((uncut.model, uncut.cost), (recovered, pruned.cost)), target, formats, folder, photos, journal)
+    wanted = Wanted(target, formats, request.precisions)
+    artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
+    scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
     save_inputs(inputs, folder)
     measurements = _measure(request, artifacts, target, folder, inputs, journal)
@@ -151,7 +151,7 @@ def conclude(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
             Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery.method),
-            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found),
+            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found, scored),
             facts,
         )
         report.save(folder)
@@ -175,29 +175,6 @@ def _decide(
         )
     with journal.stage("allocate"):
         return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
-
-
-def _export(
-    models: Sequence[tuple[Model, Cost]],
-    target: Target,
-    formats: Sequence[str],
-    folder: Path,
-    photos: Photos,
-    journal: Journal,
-) -> tuple[Artifact, ...]:
-    """Every format of every model, each compared with its model before it counts."""
-    found = []
-    roles: tuple[Role, Role] = ("baseline", "pruned")
-    for name in formats:
-        exporter = EXPORTERS.load(name)
-        for role, (model, its_cost) in zip(roles, models, strict=True):
-            with journal.stage(f"export {name}"):
-                artifact = exporter(model, its_cost, target, "fp32", folder / f"{role}-fp32.{name}")
-            with journal.stage("parity"):
-                checked = check(artifact, folder, model, photos.first(model, _PARITY_IMAGES))
-                checked.save_manifest(folder)
-            found.append(checked)
-    return tuple(found)
 
 
 def _measure(

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from edgeprune.errors import UsageError
 from edgeprune.plan import Budget
 from edgeprune.registry import unknown
+from edgeprune.target import PRECISIONS
 
 Recovery = Literal["reconstruct", "bn", "none"]
 Scope = Literal["inner", "all"]
@@ -43,6 +44,8 @@ class Request:
         allocation: how much each space gives up: "damage", where it costs the outputs least, or "uniform".
         scope: "inner" or "all", see `edgeprune.prune.allocate.left_whole`.
         formats: file formats to write; None for all that can be written here.
+        precisions: number formats to write each of them in, of `edgeprune.target.PRECISIONS`; fp32 is among them, for
+            the others are judged by it.
         recover: what to do after the cut.
         calibration_images: how many at most.
         images: how many to score with at most.
@@ -70,6 +73,7 @@ class Request:
     allocation: Allocation = "damage"
     scope: Scope = "inner"
     formats: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] = ("fp32",)
     recover: Recovery = "reconstruct"
     calibration_images: int = 256
     images: int = 10_000
@@ -95,6 +99,9 @@ class Request:
         ):
             if value not in known:
                 raise unknown(what, value, known)
+        for precision in self.precisions:
+            if precision not in PRECISIONS:
+                raise unknown("--precisions", precision, PRECISIONS)
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}", fix="Give a larger one, or leave it out.")
@@ -148,6 +155,16 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
 def parse_formats(text: str | None) -> tuple[str, ...] | None:
     """`--formats` as typed, "onnx,tflite", each once; None if it is not given."""
     return None if text is None else tuple(dict.fromkeys(text.split(",")))
+
+
+def parse_precisions(text: str) -> tuple[str, ...]:
+    """`--precisions` as typed, "int8,fp16", each once, the most exact first; fp32 is always among them.
+
+    A name that is none comes last, for `Request.check` to refuse.
+    """
+    asked = dict.fromkeys(["fp32", *text.split(",")])
+    order = {name: place for place, name in enumerate(PRECISIONS)}
+    return tuple(sorted(asked, key=lambda name: order.get(name, len(order))))
 
 
 def parse_budget(ratio: str | None, macs: float | None, plan: Path | None) -> Budget:

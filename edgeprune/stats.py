@@ -111,6 +111,26 @@ def unpaired_ratio_interval(
     return _between(np.sort(np.subtract.outer(np.log(slow), np.log(fast)).ravel()), rank)
 
 
+def share_interval(share: float, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was counted.
+
+    Wilson's score interval (E. B. Wilson, JASA 22, 1927): unlike `p +- 1.96 SE` it stays honest near 0 and 1.
+
+    Args:
+        share: 0 to 1.
+        total: of how many things.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if total < 1:
+        raise ValueError("a share of nothing")
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = math.sqrt(z2) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total)) / (1 + z2 / total)
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
 def paired_difference(gained: int, lost: int, total: int) -> tuple[float, float]:
     """The 95 % interval of the difference of two shares that were counted on the same things.
 

@@ -222,9 +222,9 @@ def _drawn(one: Measurement) -> Iterator[tuple[Block, BlockTime]]:
 
 
 def _speed_up(one: Measurement, group: Sequence[Measurement], start: float) -> Steady | None:
-    """Of a cut file over the uncut one of its kind, from `start` on."""
-    kind = (one.format, one.precision)
-    baseline = next((its for its in group if its.role == "baseline" and (its.format, its.precision) == kind), None)
+    """Of a cut file over the uncut one in fp32, or else in its own precision, from `start` on."""
+    uncut = {its.precision: its for its in group if its.role == "baseline" and its.format == one.format}
+    baseline = uncut.get("fp32") or uncut.get(one.precision)
     if one.role == "baseline" or baseline is None:
         return None
     slow, fast = (

@@ -17,6 +17,8 @@ from edgeprune.registry import shipped, unknown
 
 HOST = "host"
 """The `arch` of the board file that means "the machine edgeprune runs on"."""
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Number formats of model files, the most exact first."""
 HOST_THREADS = 4
 """Most threads to bench on the host: what most boards have, so that the two can be set side by side."""
 
@@ -152,7 +154,6 @@ _FIELDS: Mapping[str, _Kind] = {
 }
 _OPTIONAL = frozenset({"memory_bytes", "facts"})
 _FROM_HOST = frozenset({"cores", "threads", "container_platform"})
-_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def _target(document: dict[str, Any]) -> Target:
@@ -165,9 +166,9 @@ def _target(document: dict[str, Any]) -> Target:
     _check_fields(values)
     if values["threads"] != sorted(set(values["threads"])) or values["threads"][-1] > values["cores"]:
         raise ValueError(f"threads: must ascend and not exceed the {values['cores']} cores, is {values['threads']}")
-    wrong = [name for name in values["precisions"] if name not in _PRECISIONS]
+    wrong = [name for name in values["precisions"] if name not in PRECISIONS]
     if wrong:
-        raise ValueError(f"precisions: {wrong[0]!r} is not one of {', '.join(_PRECISIONS)}")
+        raise ValueError(f"precisions: {wrong[0]!r} is not one of {', '.join(PRECISIONS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", values["name"]):
         raise ValueError(
             f"name: {values['name']!r} becomes part of a folder's name; use letters, digits, '.', '_', '-'"

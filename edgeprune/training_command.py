@@ -16,6 +16,7 @@ from edgeprune.request import (
     parse_budget,
     parse_formats,
     parse_numbers,
+    parse_precisions,
     parse_settings,
     parse_shape,
 )
@@ -81,6 +82,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     target: options.Target = "rpi4",
     formats: options.Formats = None,
+    precisions: options.Precisions = "fp32",
     images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
     bench: options.Bench = True,
@@ -109,6 +111,7 @@ def train(
         budget=parse_budget(None if ratio == _NOTHING else ratio, macs, None),
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
         formats=parse_formats(formats),
+        precisions=parse_precisions(precisions),
         allocation="uniform",
         recover="none",
         images=images,

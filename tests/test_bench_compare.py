@@ -88,7 +88,7 @@ def test_emulated_times_are_not_compared():
     assert compare([measured("baseline", 13, **emulated), measured("pruned", 10, **emulated)]) == ()
 
 
-def test_files_are_paired_by_format_precision_runtime_and_threads():
+def test_files_are_paired_by_format_runtime_and_threads():
     odd = {"format": "tflite", "runtime": "litert"}
     found = compare(
         [
@@ -97,7 +97,7 @@ def test_files_are_paired_by_format_precision_runtime_and_threads():
             measured("baseline", 20, path="base.tflite", **odd),
             measured("pruned", 10, path="cut.tflite", **odd),
             measured("pruned", 10),
-            measured("pruned", 10, precision="int8"),
+            measured("pruned", 10, threads=2),
         ]
     )
     assert [(c.baseline, c.candidate, c.threads) for c in found] == [
@@ -105,6 +105,32 @@ def test_files_are_paired_by_format_precision_runtime_and_threads():
         ("baseline.onnx", "pruned.onnx", 1),
     ]
     assert found[0].ratio == pytest.approx(2, rel=0.02)
+
+
+def test_every_precision_is_compared_with_the_uncut_fp32_file():
+    half, int8 = {"precision": "fp16"}, {"precision": "int8"}
+    found = compare(
+        [
+            measured("baseline", 20),
+            measured("baseline", 12, path="uncut-int8.onnx", **int8),
+            measured("pruned", 16),
+            measured("pruned", 15, path="cut-fp16.onnx", **half),
+            measured("pruned", 10, path="cut-int8.onnx", **int8),
+        ]
+    )
+    assert [(c.baseline, c.candidate) for c in found] == [
+        ("baseline.onnx", "pruned.onnx"),
+        ("baseline.onnx", "cut-fp16.onnx"),
+        ("baseline.onnx", "cut-int8.onnx"),
+    ]
+    assert found[2].ratio == pytest.approx(2, rel=0.02)
+
+
+def test_without_an_uncut_fp32_file_that_of_the_same_precision_serves():
+    int8 = {"precision": "int8"}
+    (found,) = compare([measured("baseline", 12, **int8), measured("pruned", 10, **int8)])
+    assert found.ratio == pytest.approx(1.2, rel=0.02)
+    assert compare([measured("baseline", 12, **int8), measured("pruned", 10)]) == ()
 
 
 def test_files_of_different_runs_are_not_compared():

@@ -41,11 +41,12 @@ class Comparison:
 
 
 def compare(measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
-    """Compare each cut file with the uncut one of the same format, precision, runtime and thread count.
+    """Compare each cut file with the uncut fp32 file of the same format, runtime and thread count.
 
-    Only measurements of one session are compared: times of different runs differ by heat and load as much as by the
-    model. Blocks that are tainted (see `edgeprune.bench.trust`) are left out, and emulated times are not compared; what
-    sustained load does to a speed-up is of `edgeprune.sustained`.
+    Where the uncut model was not timed in fp32, it is compared with the one of its own precision. Only measurements of
+    one session are compared: times of different runs differ by heat and load as much as by the model. Blocks that are
+    tainted (see `edgeprune.bench.trust`) are left out, and emulated times are not compared; what sustained load does to
+    a speed-up is of `edgeprune.sustained`.
 
     Args:
         measurements: of one or more sessions.
@@ -56,17 +57,15 @@ def compare(measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
     """
     timed = [one for one in measurements if not one.emulated and not one.sustained]
     baselines = {_conditions(one): one for one in timed if one.role == "baseline"}
-    pairs = [
-        (baselines[_conditions(one)], one) for one in timed if one.role == "pruned" and _conditions(one) in baselines
-    ]
-    found = (_compare_pair(baseline, candidate) for baseline, candidate in pairs)
+    cut = [one for one in timed if one.role == "pruned"]
+    partners = (baselines.get(_conditions(one, "fp32")) or baselines.get(_conditions(one)) for one in cut)
+    found = (_compare_pair(baseline, one) for baseline, one in zip(partners, cut, strict=True) if baseline)
     return tuple(one for one in found if one)
 
 
-def _conditions(measurement: Measurement) -> tuple[str, str, str, str, int]:
-    """What two measurements must share to be comparable."""
-    one = measurement
-    return one.session, one.format, one.precision, one.runtime, one.threads
+def _conditions(one: Measurement, precision: str = "") -> tuple[str, str, str, str, int]:
+    """What two measurements must share to be comparable; in another precision, if one is named."""
+    return one.session, one.format, precision or one.precision, one.runtime, one.threads
 
 
 def _compare_pair(baseline: Measurement, candidate: Measurement) -> Comparison | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,6 @@ IR_VERSION = 8
 the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
 
 
-PRECISIONS = ("fp32",)
-"""What can be written."""
-
-
 def export_onnx(
     model: Model,
     cost: Cost,
@@ -46,7 +43,7 @@ def export_onnx(
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
         target: the board; no board needs anything special yet.
-        precision: one of `PRECISIONS`.
+        precision: one of `edgeprune.export.PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
         calibration: images for int8.
 
@@ -55,22 +52,38 @@ def export_onnx(
         ExportError: an operator has no ONNX form, or the file would exceed ONNX's 2 GB.
         OutputError: the file cannot be written.
     """
-    require("onnx", precision, PRECISIONS, calibration)
+    require("onnx", precision, calibration)
     graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
     exported = _convert(graph, model.input.shape, any_batch)
     _forget_origin(exported)
     simplified, warnings = _simplify(exported, model.input.shape)
-    _describe(simplified, model)
+    if not any_batch:
+        warnings.append("the model's code fixes the batch size: the file takes one image at a time")
+    written, more = _in_precision(simplified, precision)
+    _describe(written, model, precision)
     details: dict[str, Any] = {
         "opset": OPSET,
         "batch": "N" if any_batch else 1,
         "nodes_exported": len(exported.graph.node),
-        "nodes": len(simplified.graph.node),
-        "warnings": warnings
-        if any_batch
-        else [*warnings, "the model's code fixes the batch size: the file takes one image at a time"],
+        "nodes": len(written.graph.node),
+        "operators": dict(sorted(Counter(node.op_type for node in written.graph.node).items())),
+        "warnings": [*warnings, *more],
     }
-    return write_artifact(model, cost, _checked_bytes(simplified), out, ("onnx", precision, "NCHW"), details)
+    return write_artifact(model, cost, _checked_bytes(written), out, ("onnx", precision, "NCHW"), details)
+
+
+def _in_precision(proto: Any, precision: str) -> tuple[Any, list[str]]:
+    """The model in another precision, and what to warn of."""
+    if precision == "fp32":
+        return proto, []
+    with quiet() as said:
+        from edgeprune.export.onnx_half import half
+
+        try:
+            return half(proto)
+        except Exception as error:  # the converter raises many unrelated classes
+            what = f"the ONNX model cannot be written in {precision}"
+            raise export_error(what, error, said=said.text()) from error
 
 
 def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool) -> Any:
@@ -131,12 +144,13 @@ def _simplify(proto: Any, shape: tuple[int, int, int]) -> tuple[Any, list[str]]:
     return (simplified, []) if same else (proto, ["onnxsim changed the outputs, the file is not simplified"])
 
 
-def _describe(proto: Any, model: Model) -> None:
+def _describe(proto: Any, model: Model, precision: str) -> None:
     """Put into the file what a program on the board must know to feed it."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "edgeprune", __version__
     facts = {
         "model": model.name,
+        "precision": precision,
         "plan_fingerprint": model.plans[-1] if model.plans else "",
         "input_layout": "NCHW",
         "input_mean": json.dumps(list(model.input.mean)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,9 @@ import numpy.typing as npt
 import torch
 
 from edgeprune.artifact import Artifact, Parity
-from edgeprune.errors import MissingExtraError, ParityError, UsageError
-from edgeprune.export.quiet import quiet
+from edgeprune.errors import ParityError, UsageError
+from edgeprune.export.execute import Array, failed, outputs_of
 from edgeprune.model import Model
-
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array], list[Array]]
-"""Computes a file's outputs, in the model's own layout, for images [n, channels, height, width]."""
 
 BATCH = 16
 """Images per pass of the torch model: bounds memory, changes no result."""
@@ -30,14 +26,16 @@ class Tolerance:
     """How far a file may be from its model.
 
     Attributes:
-        max_rel: bound on the largest difference, as a share of the model's largest output value.
+        max_rel: bound on the largest difference, as a share of the model's largest output value; infinite for none.
         near_tie: classes that the model holds this near, as a share of its largest output value, count as the same.
         top1_agreement: least share of images with the same highest class.
+        cosine: least cosine of the angle between an output and the model's, the mean over the images.
     """
 
     max_rel: float
     near_tie: float
     top1_agreement: float
+    cosine: float = -1.0
 
 
 TOLERANCES: Mapping[str, Tolerance] = {
@@ -45,6 +43,11 @@ TOLERANCES: Mapping[str, Tolerance] = {
     # models/, both formats. A slight real fault, a batch norm's epsilon of 1e-3 taken for 1e-5, makes 6e-3 and more.
     # Two values each off by max_rel may change places, hence the factor 2.
     "fp32": Tolerance(max_rel=1e-4, near_tie=2e-4, top1_agreement=1.0),
+    # Each value is rounded to 11 bits, 5e-4 of itself at most, layer after layer.
+    "fp16": Tolerance(max_rel=5e-2, near_tie=5e-2, top1_agreement=0.95, cosine=0.999),
+    # A value in 256 steps says little of the worst of all values; a fault in the graph or in its scales takes the
+    # whole output elsewhere. What is left of accuracy is told beside the file, in the report.
+    "int8": Tolerance(max_rel=float("inf"), near_tie=1e-1, top1_agreement=0.8, cosine=0.9),
 }
 """What is tolerated, by precision."""
 
@@ -69,6 +72,15 @@ class _Output:
     @property
     def max_rel(self) -> float:
         return float(self.difference.max(initial=0.0)) / self.scale
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between what the model and what the file gives, the mean over the images."""
+        pair = [values.reshape(len(values), -1).astype(np.float64) for values in (self.expected, self.got)]
+        lengths = np.linalg.norm(pair[0], axis=1) * np.linalg.norm(pair[1], axis=1)
+        products = (pair[0] * pair[1]).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+        nothing = ~(pair[0].any(axis=1) | pair[1].any(axis=1))
+        return min(1.0, float(np.where(nothing, 1.0, products).mean()))
 
 
 def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifact:
@@ -97,18 +109,22 @@ def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifac
     tolerance = TOLERANCES[artifact.precision]
     expected = _run_model(model, images)
     _require_finite_model(model, expected)
-    outputs = _pair(artifact, expected, _run_file(artifact, run, images))
+    outputs = _pair(artifact, expected, outputs_of(artifact, run, images))
     worst = max(outputs, key=lambda output: output.max_rel)
     agreement = float(np.mean(np.all([_same_class(output, tolerance.near_tie) for output in outputs], axis=0)))
     if worst.max_rel > tolerance.max_rel:
         raise _beyond(artifact, worst, tolerance)
     if agreement < tolerance.top1_agreement:
-        raise _failed(
+        raise failed(
             artifact,
             f"{agreement:.1%} of {len(images)} images keep their highest class, {tolerance.top1_agreement:.1%} must",
         )
+    cosine = min(output.cosine for output in outputs)
+    if cosine < tolerance.cosine:
+        raise failed(artifact, f"cosine to the model's outputs {cosine:.4f}; at least {tolerance.cosine} is wanted")
     max_abs = max(float(output.difference.max(initial=0.0)) for output in outputs)
-    parity = Parity(len(images), max_abs, worst.max_rel, agreement, tolerance.max_rel, passed=True)
+    bound = tolerance.max_rel if np.isfinite(tolerance.max_rel) else None
+    parity = Parity(len(images), max_abs, worst.max_rel, agreement, bound, True, cosine)
     return dataclasses.replace(artifact, parity=parity)
 
 
@@ -137,64 +153,14 @@ def _run_model(model: Model, images: Array) -> list[Array]:
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-def _run_file(artifact: Artifact, run: Path, images: Array) -> list[Array]:
-    """The file's outputs for all images, one image at a time, as a board would."""
-    if artifact.format not in _OPENERS:
-        raise UsageError(
-            f"no runtime here to check a file of format {artifact.format!r}", fix=f"Known: {', '.join(_OPENERS)}"
-        )
-    try:
-        with quiet():
-            compute = _OPENERS[artifact.format](run / artifact.path)
-            rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
-    except (MissingExtraError, MemoryError):
-        raise
-    except Exception as error:  # runtimes raise unrelated classes for a file they cannot read or run
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise _failed(artifact, f"{artifact.runtime} cannot run it: {reason}") from error
-    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-
-
-def _onnxruntime(path: Path) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def compute(image: Array) -> list[Array]:
-        outputs: list[Array] = session.run(None, {name: image})
-        return outputs
-
-    return compute
-
-
-def _litert(path: Path) -> Run:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise MissingExtraError("tflite", "checking a TFLite file") from error
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
-    interpreter.allocate_tensors()
-    where = interpreter.get_input_details()[0]["index"]
-    outputs = interpreter.get_output_details()
-
-    def compute(image: Array) -> list[Array]:
-        interpreter.set_tensor(where, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
-        interpreter.invoke()
-        values: list[Array] = [interpreter.get_tensor(output["index"]) for output in outputs]
-        return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
-
-    return compute
-
-
 def _pair(artifact: Artifact, expected: list[Array], got: list[Array]) -> list[_Output]:
     """Both sides' outputs together, once shapes and finiteness are as they must be."""
     shapes = [[list(values.shape[1:]) for values in side] for side in (expected, got)]
     if shapes[0] != shapes[1]:
-        raise _failed(artifact, f"outputs per image have shapes {shapes[1]}, the model's have {shapes[0]}")
+        raise failed(artifact, f"outputs per image have shapes {shapes[1]}, the model's have {shapes[0]}")
     for place, values in enumerate(got):
         if len(unfinite := np.argwhere(~np.isfinite(values))):
-            raise _failed(
+            raise failed(
                 artifact,
                 f"image {unfinite[0][0]}, output {place}: got {values[tuple(unfinite[0])]}, not a finite number",
             )
@@ -225,19 +191,8 @@ def _same_class(output: _Output, near_tie: float) -> npt.NDArray[np.bool_]:
 def _beyond(artifact: Artifact, worst: _Output, tolerance: Tolerance) -> ParityError:
     image, *index = (int(axis) for axis in np.unravel_index(worst.difference.argmax(), worst.difference.shape))
     here = (image, *index)
-    return _failed(
+    return failed(
         artifact,
         f"image {image}, output {worst.place}{index}: expected {worst.expected[here]:.6g}, got {worst.got[here]:.6g}; "
         f"off by {worst.max_rel:.2g} of the largest output, {tolerance.max_rel:.2g} is tolerated",
     )
-
-
-def _failed(artifact: Artifact, where: str) -> ParityError:
-    return ParityError(
-        f"{artifact.path} does not compute what the model computes",
-        where=where,
-        fix="It is not handed over. Choose another format with --formats, and please report the model.",
-    )
-
-
-_OPENERS: Mapping[str, Callable[[Path], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

@@ -15,9 +15,6 @@ from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
 
-PRECISIONS = ("fp32",)
-"""What can be written."""
-
 
 def export_tflite(
     model: Model,
@@ -33,7 +30,7 @@ def export_tflite(
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
         target: the board; no board needs anything special yet.
-        precision: one of `PRECISIONS`.
+        precision: one of `edgeprune.export.PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
         calibration: images for int8.
 
@@ -47,7 +44,7 @@ def export_tflite(
         ExportError: an operator has no TFLite form.
         OutputError: the file cannot be written.
     """
-    require("tflite", precision, PRECISIONS, calibration)
+    require("tflite", precision, calibration)
     content = litert_file(model)
     return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), inspect(content))
 

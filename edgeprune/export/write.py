@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
 from edgeprune.errors import ExportError, UsageError
+from edgeprune.export import PRECISIONS
 from edgeprune.export.calibration import Calibration
 from edgeprune.files import writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 
 
-def require(name: str, precision: str, available: Sequence[str], calibration: Calibration | None) -> None:
+def require(name: str, precision: str, calibration: Calibration | None) -> None:
     """Refuse a precision that an exporter does not write, and int8 without images.
 
     Args:
         name: of the format.
         precision: that is asked for.
-        available: those that the exporter writes.
         calibration: that it was given.
 
     Raises:
         UsageError: another precision, or int8 without calibration images.
     """
-    if precision not in available:
-        fix = f"Available: {', '.join(available)}"
+    if precision not in PRECISIONS[name]:
+        fix = f"Available: {', '.join(PRECISIONS[name])}"
         raise UsageError(f"the {name} exporter cannot write precision {precision!r}", fix=fix)
     if precision == "int8" and calibration is None:
         raise UsageError("int8 needs images to calibrate with", fix="Give --data or --calibration-data.")

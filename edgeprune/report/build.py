@@ -30,6 +30,7 @@ from edgeprune.report.parts import (
     Subject,
     Timing,
 )
+from edgeprune.report.precisions import FileAccuracy
 from edgeprune.report.scores import Accuracy
 from edgeprune.stats import Verdict, percentile
 from edgeprune.sustained import Doubted, Sustained, sustained
@@ -110,6 +111,7 @@ class Evidence:
         measurements: of these files.
         comparisons: of these measurements.
         doubts: what speaks against each measurement, the fatal first; as many as there are measurements.
+        files: how often each file is right; empty if all are fp32.
     """
 
     data: DataUse
@@ -118,6 +120,7 @@ class Evidence:
     measurements: Sequence[Measurement] = ()
     comparisons: Sequence[Compared] = ()
     doubts: Sequence[Sequence[Doubted]] = ()
+    files: Sequence[FileAccuracy] = ()
 
 
 def build(model: Subject, target: Target, pruning: Pruning, evidence: Evidence, run: RunFacts) -> Report:
@@ -140,6 +143,7 @@ def build(model: Subject, target: Target, pruning: Pruning, evidence: Evidence, 
         measurements=(),
         comparisons=(),
         run=run,
+        files=tuple(evidence.files),
     )
     return with_times(report, evidence.measurements, evidence.comparisons, evidence.doubts)
 

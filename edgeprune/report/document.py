@@ -29,6 +29,7 @@ from edgeprune.report.parts import (
     Timing,
 )
 from edgeprune.report.plain import from_plain, to_plain
+from edgeprune.report.precisions import FileAccuracy
 from edgeprune.report.render import FILES, RENDERERS
 from edgeprune.report.scores import Accuracy, derived, original
 from edgeprune.sustained import Sustained
@@ -60,6 +61,7 @@ class Report:
     run: RunFacts
     sustained: tuple[Sustained, ...] = ()
     explanations: tuple[Explanation, ...] = ()
+    files: tuple[FileAccuracy, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""
@@ -67,8 +69,9 @@ class Report:
         run = document.pop("run")
         if self.accuracy:
             document["accuracy"].update(derived(self.accuracy))
-        if not self.explanations:
-            del document["explanations"]
+        for absent in ("explanations", "files"):
+            if not document[absent]:
+                del document[absent]
         return {"schema": SCHEMA, **document, **run}
 
     @classmethod

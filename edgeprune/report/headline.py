@@ -35,17 +35,52 @@ def speed(report: Report) -> str:
     if not found:
         return f"Speed was not measured; {fewer}."
     text = _one(found[0]) if len(found) == 1 else f"{_verdicts(found)}: {_range(found, report)}"
-    return f"{text}, for {fewer}, {place(report)}."
+    return " ".join([f"{text}, for {fewer}, {place(report)}.", *_in_fewer_bits(report)])
 
 
 def telling(report: Report) -> tuple[SpeedUp, ...]:
-    """The comparisons that answer the question: those made on the target itself if there are any, else all."""
+    """The comparisons that answer the question: those made on the target itself if there are any, in fp32."""
+    groups = _by_precision(report)
+    return groups.get("fp32") or tuple(one for group in groups.values() for one in group)
+
+
+def _by_precision(report: Report) -> dict[str, tuple[SpeedUp, ...]]:
+    """The comparisons made on the target itself if there are any, else all, by the cut file's precision."""
     targets = {device.name for device in report.devices if device.is_target}
-    return tuple(one for one in report.comparisons if one.device in targets) or report.comparisons
+    found = tuple(one for one in report.comparisons if one.device in targets) or report.comparisons
+    precisions = {artifact.path: artifact.precision for artifact in report.artifacts}
+    groups: dict[str, tuple[SpeedUp, ...]] = {}
+    for one in found:
+        precision = precisions.get(one.candidate, "fp32")
+        groups[precision] = (*groups.get(precision, ()), one)
+    return groups
+
+
+def _in_fewer_bits(report: Report) -> list[str]:
+    """How fast the cut model is in each other precision, beside the uncut fp32 file."""
+    groups = _by_precision(report)
+    return [
+        f"In {precision} {_range(found, report)}, beside the uncut model in fp32."
+        for precision, found in groups.items()
+        if precision != "fp32" and "fp32" in groups
+    ]
 
 
 def accuracy(report: Report) -> str:
-    """How accurate the cut model is, and the uncut one was."""
+    """How accurate the cut model is, and the uncut one was; and its files in fewer bits, each beside its fp32 file."""
+    return " ".join([_accuracy(report), *_files(report)])
+
+
+def _files(report: Report) -> list[str]:
+    cut = {artifact.path for artifact in report.artifacts if artifact.role == "pruned"}
+    return [
+        f"{one.artifact}: {100 * one.change.difference:+.1f} points against fp32."
+        for one in report.files
+        if one.artifact in cut and one.change is not None
+    ]
+
+
+def _accuracy(report: Report) -> str:
     scored = report.accuracy
     if scored is None:
         return "Accuracy was not measured."
@@ -161,7 +196,7 @@ def _range(comparisons: tuple[SpeedUp, ...], report: Report) -> str:
     worst, best = (
         f"{speed_up(one.ratio, one.ci95)} ({setting(one, names[one.device])})" for one in _extremes(comparisons)
     )
-    return f"from {worst} to {best}"
+    return worst if len(comparisons) == 1 else f"from {worst} to {best}"
 
 
 def _extremes(comparisons: tuple[SpeedUp, ...]) -> tuple[SpeedUp, SpeedUp]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_Z95 = 1.959964  # 97.5 % quantile of the standard normal distribution
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.stats import paired_difference, share_interval
 
 UNCUT, CUT, NORMS, RECONSTRUCTION = "uncut", "cut", "norms", "reconstruction"
 RECOVERY = "recovery"
@@ -25,6 +27,12 @@ class Change:
 
     difference: float
     ci95: tuple[float, float]
+
+
+def change_between(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
+    """How many more images are right after than before, as a share of them; both [images]."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return Change((gained - lost) / len(after), paired_difference(gained, lost, len(after)))
 
 
 @dataclass(frozen=True)
@@ -82,16 +90,8 @@ class Accuracy:
         return self.recovered or self.cut
 
     def ci95(self, share: float | None) -> tuple[float, float] | None:
-        """The 95 % interval of a share of `images`.
-
-        Wilson's score interval (E. B. Wilson, JASA 22, 1927): unlike `p +- 1.96 SE` it stays honest near 0 and 1.
-        """
-        if share is None or self.images == 0:
-            return None
-        n, z2 = self.images, _Z95**2
-        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-        half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-        return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+        """The 95 % interval of a share of `images`, see `edgeprune.stats.share_interval`."""
+        return None if share is None or self.images == 0 else share_interval(share, self.images)
 
 
 def derived(accuracy: Accuracy) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.artifact import Artifact
+from edgeprune.report import precisions
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
 from edgeprune.report.headline import doubt, metric_name, short_name
@@ -33,6 +34,7 @@ def tables(report: Report) -> dict[str, Table]:
         *heat(report),
         energy(report),
         files(report),
+        precisions.table(report.files),
         accuracy(report),
         cost(report),
         layers(report),

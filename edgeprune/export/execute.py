@@ -1,0 +1,121 @@
+"""A file run on this machine, in its own runtime: images in the model's layout in, float outputs in its layout out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.artifact import Artifact
+from edgeprune.errors import EdgepruneError, MissingExtraError, ParityError, UsageError
+from edgeprune.export.quiet import quiet
+
+Array = npt.NDArray[np.float32]
+Run = Callable[[Array], list[Array]]
+"""Computes a file's outputs, in the model's own layout, for one image [1, channels, height, width]."""
+
+
+def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
+    """A file's outputs for images, one image at a time, as a board would.
+
+    Args:
+        artifact: the file, of which `path` is in the folder `run`.
+        run: the run folder.
+        images: normalised as the model wants them, float32 [n, channels, height, width].
+
+    Returns:
+        Each output, float32 [n, ...].
+
+    Raises:
+        ParityError: the file cannot be run.
+        UsageError: there is no runtime here for its format.
+        MissingExtraError: the format's runtime is not installed.
+    """
+    with _running(artifact):
+        compute = _opener(artifact)(run / artifact.path)
+        rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
+def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Iterator[npt.NDArray[np.int64]]:
+    """The highest class of each image by a file's first output, batch by batch, int64 [n] each.
+
+    Args:
+        artifact: see `outputs_of`; its errors are raised here, too.
+        run: the run folder.
+        batches: normalised as the model wants them, float32 [n, channels, height, width] each.
+    """
+    with _running(artifact):
+        compute = _opener(artifact)(run / artifact.path)
+    for batch in batches:
+        with _running(artifact):
+            rows = [compute(np.ascontiguousarray(batch[place : place + 1]))[0] for place in range(len(batch))]
+        yield np.concatenate(rows).argmax(axis=1)
+
+
+def _opener(artifact: Artifact) -> Callable[[Path], Run]:
+    if artifact.format not in _OPENERS:
+        raise UsageError(
+            f"no runtime here to check a file of format {artifact.format!r}", fix=f"Known: {', '.join(_OPENERS)}"
+        )
+    return _OPENERS[artifact.format]
+
+
+@contextmanager
+def _running(artifact: Artifact) -> Iterator[None]:
+    """Keep a runtime quiet, and tell what it says of a file that it cannot run."""
+    try:
+        with quiet():
+            yield
+    except (EdgepruneError, MemoryError):
+        raise
+    except Exception as error:  # runtimes raise unrelated classes for a file they cannot read or run
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        raise failed(artifact, f"{artifact.runtime} cannot run it: {reason}") from error
+
+
+def failed(artifact: Artifact, where: str) -> ParityError:
+    """What to say of a file that is not handed over."""
+    if artifact.precision == "fp32":
+        fix = "It is not handed over. Choose another format with --formats, and please report the model."
+    else:
+        fix = f"It is not handed over. Leave {artifact.precision} out of --precisions, or choose another format."
+    return ParityError(f"{artifact.path} does not compute what the model computes", where=where, fix=fix)
+
+
+def _onnxruntime(path: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def compute(image: Array) -> list[Array]:
+        outputs: list[Array] = session.run(None, {name: image})
+        return outputs
+
+    return compute
+
+
+def _litert(path: Path) -> Run:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingExtraError("tflite", "checking a TFLite file") from error
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
+    interpreter.allocate_tensors()
+    where = interpreter.get_input_details()[0]["index"]
+    outputs = interpreter.get_output_details()
+
+    def compute(image: Array) -> list[Array]:
+        interpreter.set_tensor(where, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        values: list[Array] = [interpreter.get_tensor(output["index"]) for output in outputs]
+        return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
+
+    return compute
+
+
+_OPENERS: Mapping[str, Callable[[Path], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

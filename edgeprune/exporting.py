@@ -1,0 +1,133 @@
+"""exporting: every model of a run in every format and precision, each file compared with its model, then scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.artifact import Artifact, Role
+from edgeprune.data import ImageSet, InputSpec
+from edgeprune.export import EXPORTERS
+from edgeprune.export.calibration import calibration_of
+from edgeprune.export.execute import classes_of
+from edgeprune.export.parity import check
+from edgeprune.inputs import Photos
+from edgeprune.journal import Journal
+from edgeprune.model import Model
+from edgeprune.plan import Cost
+from edgeprune.progress import Tick
+from edgeprune.report.precisions import FileAccuracy
+from edgeprune.report.scores import change_between
+from edgeprune.target import Target
+
+PARITY_IMAGES = 64
+"""How many images each file is compared with its model on."""
+ROLES: tuple[Role, Role] = ("baseline", "pruned")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files are wanted.
+
+    Attributes:
+        target: the board they are for.
+        formats: of the files.
+        precisions: each format in each of them; fp32 first.
+    """
+
+    target: Target
+    formats: Sequence[str]
+    precisions: Sequence[str] = ("fp32",)
+
+
+def export_files(
+    models: Sequence[tuple[Model, Cost]], wanted: Wanted, folder: Path, photos: Photos, journal: Journal
+) -> tuple[Artifact, ...]:
+    """Write every format and precision of the uncut and the cut model, each compared with its model before it counts.
+
+    Args:
+        models: the uncut and the cut one, with what they cost.
+        wanted: which files.
+        folder: where they go, as `{role}-{precision}.{format}`, each with its manifest beside it.
+        photos: to calibrate with, and to compare on those that nothing was calibrated with.
+        journal: told of the stages.
+
+    Raises:
+        ParityError: a file does not compute what its model computes.
+        ExportError: a format cannot express a model.
+        DataError: int8 is wanted and the images are not fit to calibrate with.
+    """
+    model = models[0][0]
+    images = photos.first(model, len(photos.calibration)) if "int8" in wanted.precisions else None
+    calibration = None if images is None else calibration_of(images, photos.calibration.source)
+    held_out = photos.held_out(model, PARITY_IMAGES)
+    found = []
+    for name in wanted.formats:
+        exporter = EXPORTERS.load(name)
+        for precision in wanted.precisions:
+            for role, (model, cost) in zip(ROLES, models, strict=True):
+                out, shown = folder / f"{role}-{precision}.{name}", calibration if precision == "int8" else None
+                with journal.stage(f"export {name}"):
+                    artifact = exporter(model, cost, wanted.target, precision, out, shown)
+                with journal.stage("parity"):
+                    checked = check(artifact, folder, model, held_out)
+                    checked.save_manifest(folder)
+                found.append(checked)
+    return tuple(found)
+
+
+def score_files(
+    artifacts: Sequence[Artifact], folder: Path, spec: InputSpec, images: ImageSet, journal: Journal
+) -> tuple[FileAccuracy, ...]:
+    """How often each file is right, beside the fp32 file of its model and format; nothing if all are fp32.
+
+    Parity with a model that is scored says all there is to say of an fp32 file.
+
+    Args:
+        artifacts: the files, an fp32 one before the others of its model and format.
+        folder: where they are.
+        spec: what the models want of an image.
+        images: that nothing was calibrated with.
+        journal: told of the stage.
+    """
+    if all(one.precision == "fp32" for one in artifacts):
+        return ()
+    with journal.stage("accuracy of files") as tick:
+        chosen = [_classes(one, folder, spec, images, tick, (at, len(artifacts))) for at, one in enumerate(artifacts)]
+    references = {(one.role, one.format): at for at, one in enumerate(artifacts) if one.precision == "fp32"}
+    pairs = [(at, references[one.role, one.format]) for at, one in enumerate(artifacts)]
+    return tuple(
+        _scored(artifacts[at], artifacts[reference], chosen[at], chosen[reference], images) for at, reference in pairs
+    )
+
+
+def _classes(
+    artifact: Artifact, folder: Path, spec: InputSpec, images: ImageSet, tick: Tick, part: tuple[int, int]
+) -> NDArray[np.int64]:
+    """The highest class of each image; progress is that of one of several equal parts."""
+    at, parts = part
+    found: list[NDArray[np.int64]] = []
+    for classes in classes_of(artifact, folder, images.batches(spec)):
+        found.append(classes)
+        tick(at * len(images) + sum(map(len, found)), parts * len(images))
+    return np.concatenate(found)
+
+
+def _scored(
+    artifact: Artifact,
+    reference: Artifact,
+    classes: NDArray[np.int64],
+    expected: NDArray[np.int64],
+    images: ImageSet,
+) -> FileAccuracy:
+    """A file beside its reference."""
+    names = (artifact.path, artifact.precision, reference.path)
+    if images.labels is None:
+        return FileAccuracy(*names, "agreement", len(images), float((classes == expected).mean()))
+    after, before = classes == images.labels, expected == images.labels
+    change = None if artifact is reference else change_between(before, after)
+    return FileAccuracy(*names, "top1", len(images), float(after.mean()), change)

@@ -1,0 +1,73 @@
+"""What fewer bits cost: how often each file is right, beside the fp32 file of the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeprune.report.numbers import count, share
+from edgeprune.report.scores import Change
+from edgeprune.report.table import Column, Table
+from edgeprune.stats import share_interval
+
+Metric = Literal["top1", "agreement"]
+_NAMES = {"top1": "Top-1", "agreement": "agreement"}
+
+
+@dataclass(frozen=True)
+class FileAccuracy:
+    """How often a file is right, run in its own runtime on images that nothing was calibrated with.
+
+    Attributes:
+        artifact: path of the file.
+        precision: of the file.
+        reference: path of the fp32 file of the same model and format.
+        metric: "top1" (against labels) or "agreement" (same highest class as the reference).
+        images: how many were scored.
+        share: 0 to 1.
+        change: of `share` against the reference; None for that itself, and for agreement.
+    """
+
+    artifact: str
+    precision: str
+    reference: str
+    metric: Metric
+    images: int
+    share: float
+    change: Change | None = None
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The 95 % interval of `share`."""
+        return share_interval(self.share, self.images)
+
+
+def table(scored: Sequence[FileAccuracy]) -> Table:
+    """One row for each file that was scored."""
+    metric = _NAMES[scored[0].metric] if scored else ""
+    columns = (
+        Column("artifact"),
+        Column("precision", minor=True),
+        Column(metric, number=True),
+        Column("against fp32, points", number=True),
+    )
+    what = "the same highest class as the fp32 file" if metric == "agreement" else "the label"
+    note = (
+        f"Each file in its own runtime on {count(scored[0].images)} images that nothing was calibrated with: how often "
+        f"it gives {what}. Numbers in brackets are 95 % intervals, those of changes counted image by image."
+        if scored
+        else ""
+    )
+    return Table("precisions", "Accuracy of the files", note, columns, tuple(map(_row, scored)))
+
+
+def _row(one: FileAccuracy) -> tuple[str, ...]:
+    return (one.artifact, one.precision, share(one.share, one.ci95), _points(one))
+
+
+def _points(one: FileAccuracy) -> str:
+    if one.change is None:
+        return "reference" if one.artifact == one.reference else "-"
+    change, low, high = (f"{100 * value:+.1f}" for value in (one.change.difference, *one.change.ci95))
+    return f"{change} [{low}, {high}]"
