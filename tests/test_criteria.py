@@ -191,10 +191,10 @@ def test_a_measure_of_directions_does_not_see_how_large_filters_are(name, settin
     assert torch.allclose(found, other) if name == "fscl" else torch.equal(found.argsort()[:5], other.argsort()[:5])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("qsfm", "hrank")])
-def test_the_order_is_the_same_if_all_filters_are_twice_as_large(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_is_the_same_if_all_filters_and_their_maps_are_twice_as_large(name):
     view = view_of(generic())
-    twice = scaled(view, torch.full((7,), 2.0))
+    twice = replace(view_of(2 * generic()), filters=(2 * view.filters[0],))
     assert torch.equal(scores(name, twice).argsort(), scores(name, view).argsort())
 
 

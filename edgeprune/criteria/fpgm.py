@@ -16,6 +16,7 @@ from edgeprune.criteria.pairs import euclidean
 def fpgm(view: FilterView) -> Tensor:
     """Sum of the Euclidean distances of each filter to all others, float64 [n]; small sums go first.
 
-    Equation 8 of the paper: the filters nearest to the geometric median of the layer.
+    Equation 8 of the paper: the filters nearest to the geometric median of the layer. The order stays the same where
+    one filter is added to all, or all are multiplied by one number.
     """
     return euclidean(view.weight).sum(dim=1)

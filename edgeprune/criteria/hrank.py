@@ -19,7 +19,8 @@ def hrank(view: FilterView, *, side: Side = "after", images: int = 64) -> Tensor
     """The mean rank of each filter's feature maps, float64 [n]; low ranks go first (equation 5 of the paper).
 
     Where ranks are equal, as in maps of one pixel, the mean absolute value of the maps decides (our choice: the paper
-    does not say); it counts for less than one image's difference of one rank.
+    does not say); it counts for less than one image's difference of one rank. The order stays the same where all maps
+    are multiplied by one number.
 
     Args:
         view: the filters' feature maps.
