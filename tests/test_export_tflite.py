@@ -184,6 +184,8 @@ def test_a_missing_converter_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_another_precision_is_refused_and_the_available_one_named(tmp_path):
-    with pytest.raises(UsageError, match="int8") as caught:
-        export_tflite(model_of(Tiny), COST, TARGET, "int8", tmp_path / "x.tflite")
+    with pytest.raises(UsageError, match="int4") as caught:
+        export_tflite(model_of(Tiny), COST, TARGET, "int4", tmp_path / "x.tflite")
     assert "fp32" in caught.value.fix
+    with pytest.raises(UsageError, match="images to calibrate"):
+        export_tflite(model_of(Tiny), COST, TARGET, "int8", tmp_path / "x.tflite")

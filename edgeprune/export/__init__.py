@@ -16,12 +16,12 @@ EXPORTERS = Registry(
     group="edgeprune.exporters",
 )
 
-PRECISIONS = {"onnx": ("fp32", "fp16"), "tflite": ("fp32",)}
+PRECISIONS = {"onnx": ("fp32", "fp16"), "tflite": ("fp32", "fp16", "int8")}
 """The number formats that our exporters write; a third party's refuses itself what it cannot write."""
 
 _TOOLCHAINS = {
     "onnx": (("onnx", "onnxscript", "onnxsim", "onnxruntime"), "pip install --force-reinstall edgeprune"),
-    "tflite": (("litert_torch", "ai_edge_litert"), "pip install 'edgeprune[tflite]'"),
+    "tflite": (("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "pip install 'edgeprune[tflite]'"),
 }
 
 

@@ -1,15 +1,21 @@
-"""TFLite: litert-torch, channels-last, without TensorFlow."""
+"""TFLite: channels-last files, made from one float file of each model."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
 
 from edgeprune.artifact import Artifact
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.litert import litert_file
+from edgeprune.export.tflite_quantise import quantised
 from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
@@ -40,13 +46,30 @@ def export_tflite(
 
     Raises:
         UsageError: another precision, or int8 without images.
-        MissingExtraError: litert-torch is not installed.
+        MissingExtraError: litert-torch or ai-edge-quantizer is not installed.
         ExportError: an operator has no TFLite form.
         OutputError: the file cannot be written.
     """
     require("tflite", precision, calibration)
-    content = litert_file(model)
+    content = _float_file(model)
+    if precision != "fp32":
+        content = quantised(content, precision, None if calibration is None else calibration.images)
     return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), inspect(content))
+
+
+_FLOAT_FILES: WeakKeyDictionary[nn.Module, tuple[str, bytes]] = WeakKeyDictionary()
+
+
+def _float_file(model: Model) -> bytes:
+    """The model with float weights, converted once for all precisions: that takes most of the time."""
+    weights = hashlib.sha256()
+    for name, tensor in model.module.state_dict().items():
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    known, content = _FLOAT_FILES.get(model.module, ("", b""))
+    if known != (digest := f"{weights.hexdigest()} {model.input.shape}"):
+        content = litert_file(model)
+        _FLOAT_FILES[model.module] = (digest, content)
+    return content
 
 
 def inspect(content: bytes) -> dict[str, Any]:
