@@ -45,10 +45,12 @@ def page(results: Results, quick: bool) -> str:
     ]
     about = f"""\
 ResNet-56: kept widths {WIDTHS["resnet56"]} of 16/32/64 in the first convolution of each block (-59.7 % of MACs, -71.4 %
-of parameters). VGG-16: half of the filters of every convolution. Refitted by least squares, then so many steps of SGD
-with labels (batch 128, one cycle to 0.02, crops and mirroring), seed 0: {STEPS[-1]} are one epoch, not the hundreds
-that papers train, because this ran on a CPU. ResNet-56 uncut: {first.top1:.1f} % of the same {len(first.right)} test
-images of the JPEG copy, second half. The paper's fine-tuning is not known, its figures are from tables that cite it."""
+of parameters). VGG-16: half of the filters of every convolution; its weights have to be trained first, by
+`python benchmarks/papers/sgd.py`, which is work for a GPU. Refitted by least squares, then so many steps of SGD with
+labels (batch 128, one cycle to 0.02, crops and mirroring), seed 0: {STEPS[-1]} are one epoch, not the hundreds that
+papers train, because this ran on a CPU. ResNet-56 uncut: {first.top1:.1f} % of the same {len(first.right)} test images
+of the JPEG copy, second half. The paper's fine-tuning is not known; its figures, {CLAIMS["resnet56"]} for ResNet-56 and
+{CLAIMS["vgg16_bn_cifar"]} for VGG-16, are from tables that cite it."""
     table = table_of(("network", "criterion", "steps", "seed", *COMPARED), rows)
     return lines_of(TITLE, "fine_tuning", about + not_run(results, wanted), table)
 
