@@ -38,6 +38,11 @@ def cifar10_test_second() -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], labels[chosen]
 
 
+def tiny_imagenet() -> tuple[np.ndarray, np.ndarray]:
+    """22,000 training images of Tiny-ImageNet, 64x64, labels in the order of ImageNet's classes."""
+    return _jpeg_pack("tinyimagenet_train22k_64.npz.xz", 64)
+
+
 def imagenet_val_second() -> tuple[np.ndarray, np.ndarray]:
     """The second half of the 1,300 ImageNet validation images after their seeded shuffle, 227x227."""
     from PIL import Image
@@ -59,11 +64,11 @@ def _path(name: str) -> Path:
     return path
 
 
-def _jpeg_pack(name: str) -> tuple[np.ndarray, np.ndarray]:
+def _jpeg_pack(name: str, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     path = _path(name)
     with lzma.open(path) as packed, np.load(io.BytesIO(packed.read()), allow_pickle=False) as stored:
         data, offsets, labels = stored["jpeg"].tobytes(), stored["offsets"], stored["labels"]
-    images = np.empty((len(labels), 32, 32, 3), np.uint8)
+    images = np.empty((len(labels), size, size, 3), np.uint8)
 
     def decode(part: np.ndarray) -> None:
         from PIL import Image

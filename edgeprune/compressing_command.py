@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeprune import options
+from edgeprune.errors import UsageError
 from edgeprune.request import (
     DEFAULT_RATIO,
     DEMO,
@@ -22,6 +24,10 @@ from edgeprune.request import (
     parse_shape,
 )
 from edgeprune.terminal import Talk, print_json, print_plan
+from edgeprune.train.recipe import DistilOrder, distil_order
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline import Outcome
 
 
 def compress(
@@ -52,8 +58,24 @@ def compress(
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
     recover: Annotated[
-        str, typer.Option(help="reconstruct (refit layers, then norms), bn (norms only) or none.")
+        str,
+        typer.Option(
+            help="reconstruct (refit layers, then norms), distill (then learn from the uncut model, without labels), "
+            "bn (norms only) or none."
+        ),
     ] = "reconstruct",
+    train_data: options.TrainData = None,
+    train_images: options.TrainImages = None,
+    epochs: options.Epochs = None,
+    minutes: options.Minutes = None,
+    lr: options.Rate = None,
+    batch: options.Batch = None,
+    ema: options.Ema = None,
+    mixup: options.Mixup = None,
+    labels: options.Labels = False,
+    patience: options.Patience = None,
+    device: options.Device = None,
+    restart: options.Restart = False,
     calibration_data: Annotated[
         str | None,
         typer.Option(
@@ -74,6 +96,20 @@ def compress(
 
     With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
     """
+    lessons = {
+        "data": train_data,
+        "images": train_images,
+        "epochs": epochs,
+        "minutes": minutes,
+        "rate": lr,
+        "batch": batch,
+        "ema": ema,
+        "mixup": mixup,
+        "labels": labels,
+        "patience": patience,
+        "device": device,
+        "restart": restart,
+    }
     request = Request(
         model=model,
         target=target,
@@ -102,6 +138,7 @@ def compress(
         command=("edgeprune", *sys.argv[1:]),
     )
     request.check()
+    order = _order(recover, lessons)
     talk = Talk()
     if model == DEMO and data is None and weights is None:
         talk.say(
@@ -113,7 +150,22 @@ def compress(
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
-        outcome = run(request, talk)
+        outcome = run(request, talk, order)
+    _print(outcome, talk, as_json)
+
+
+def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:
+    """How to distil; options that say so where nothing is distilled are a mistake."""
+    given = [name for name, value in lessons.items() if value not in (None, False)]
+    if given and recover != "distill":
+        option = {"data": "train-data", "images": "train-images", "rate": "lr"}.get(given[0], given[0])
+        raise UsageError(f"--{option} is about distillation, which is not asked for", fix="Add --recover distill.")
+    order = distil_order(**lessons)
+    order.check()
+    return order
+
+
+def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
     if outcome.report is None:
         print_plan(outcome.plan.to_json(), outcome.whole, as_json)
     elif as_json:

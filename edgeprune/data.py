@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,17 +176,42 @@ def split(images: ImageSet, calibration: int, seed: int = 0) -> tuple[ImageSet, 
 
 
 def without(images: ImageSet, others: ImageSet) -> ImageSet:
-    """The images that are not, pixel for pixel, among `others`: nothing is scored that was calibrated with.
+    """The images that are not, pixel for pixel, among `others`: nothing is scored that was calibrated or trained with.
 
     Raises:
         DataError: none is left.
     """
-    seen = {image.tobytes() for image in others.images}
-    fresh = [index for index, image in enumerate(images.images) if image.tobytes() not in seen]
+    seen = {_digest(image) for image in others.images}
+    fresh = [index for index, image in enumerate(images.images) if _digest(image) not in seen]
     if not fresh:
-        what = "every image to score with is also one to calibrate with"
-        raise DataError(what, where=images.source, fix="Name other images with --calibration-data PATH.")
+        what = "every image to score with is also one to calibrate with or to train on"
+        raise DataError(what, where=images.source, fix="Name other images to score with: --data PATH.")
     return images if len(fresh) == len(images) else images.take(fresh)
+
+
+def _digest(image: np.ndarray) -> bytes:
+    """Stands for an image: there may be more to train on than memory for a copy of them."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def together(sets: Sequence[ImageSet], seed: int = 0) -> ImageSet:
+    """Several sets of images as one, in a seeded random order; with labels only if all have them."""
+    if len(sets) == 1:
+        return sets[0]
+    order = np.random.default_rng(seed).permutation(sum(map(len, sets)))
+    starts = np.cumsum([0, *map(len, sets)])
+    images = np.empty((len(order), *sets[0].images.shape[1:]), np.uint8)
+    place = np.argsort(order)
+    for start, each in zip(starts, sets, strict=False):
+        images[place[start : start + len(each)]] = each.images
+    known = [each.labels for each in sets if each.labels is not None]
+    return ImageSet(
+        images,
+        np.concatenate(known)[order] if len(known) == len(sets) else None,
+        ", ".join(each.source for each in sets),
+        sum(each.total for each in sets),
+        tuple(name for each in sets for name in each.skipped),
+    )
 
 
 def check_labels(images: ImageSet, classes: int) -> None:

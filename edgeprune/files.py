@@ -6,12 +6,15 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import EdgepruneError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -94,6 +97,11 @@ def read_json(path: Path, schema: int) -> dict[str, Any]:
     return document
 
 
+def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON documents, finite numbers only, one a line."""
+    write_text(path, "".join(f"{json.dumps(document, allow_nan=False)}\n" for document in documents))
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
@@ -104,3 +112,11 @@ def sha256_of_json(document: Any) -> str:
     """The SHA-256 of a JSON document in its canonical form (sorted keys, no spaces)."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of_arrays(arrays: Iterable[np.ndarray | None]) -> str:
+    """The SHA-256 of the bytes of several arrays, one after the other, in hexadecimal."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(b"" if array is None else array.tobytes())
+    return found.hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.data import ImageSet, load_images, split, without
+from edgeprune.data import ImageSet, load_images, split, together, without
 from edgeprune.errors import DataError, UsageError
 from edgeprune.export import EXPORTERS, PRECISIONS, available_formats
 from edgeprune.journal import Journal
@@ -138,6 +139,38 @@ def lessons(request: Request, test_data: str | None, model: Model, journal: Jour
         fix = "Put each class into a sub-folder, or give a tar with labels.txt, or an .npz or a function with labels."
         raise DataError("the images have no labels, which training needs", where=data, fix=fix)
     return first, _apart(second, first, "training", journal)
+
+
+def food(
+    sources: Sequence[str], limit: int, photos: Photos, model: Model, journal: Journal, *, labels: bool, seed: int
+) -> tuple[ImageSet, Photos]:
+    """Images to distil on, decoded, and the images to calibrate and score with; none that is trained on is scored.
+
+    Args:
+        sources: where they are; nothing for those to calibrate with.
+        limit: how many of each at most.
+        photos: to calibrate and to score with.
+        model: what it wants of an image.
+        journal: told of broken images.
+        labels: whether their labels are wanted; else they come without.
+        seed: of the choice and order.
+
+    Raises:
+        DataError: labels are wanted, and there are none.
+    """
+    if not sources:
+        found = photos.calibration
+    else:
+        with journal.stage("images") as tick:
+            sets = [load_images(one, model.input, limit=limit, seed=seed, tick=tick) for one in sources]
+        found = together(sets, seed)
+        photos = replace(photos, scoring=_apart(photos.scoring, found, "training", journal))
+    if labels and found.labels is None:
+        fix = "Leave --labels out: none are needed."
+        raise DataError(
+            "the images to distil on do not all have labels, which --labels wants", where=found.source, fix=fix
+        )
+    return (found if labels else replace(found, labels=None)), photos
 
 
 def _apart(scoring: ImageSet, others: ImageSet, kind: str, journal: Journal) -> ImageSet:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from edgeprune.criteria import Criterion
 from edgeprune.cutting import Traced
 from edgeprune.data import ImageSet
-from edgeprune.files import sha256_of_json
+from edgeprune.files import sha256_of_arrays, sha256_of_json
 from edgeprune.inputs import Photos
 from edgeprune.model import Model
 from edgeprune.resize import all_tensors
@@ -81,18 +77,10 @@ def fingerprint_of(lesson: Lesson) -> str:
     }
     document = {
         "channels": start.channel_map.fingerprint,
-        "weights": _sha256(one.numpy(force=True) for one in all_tensors(start.model.module).values()),
-        "images": _sha256([lesson.images.images, lesson.images.labels]),
+        "weights": sha256_of_arrays(one.numpy(force=True) for one in all_tensors(start.model.module).values()),
+        "images": sha256_of_arrays([lesson.images.images, lesson.images.labels]),
         "input": start.model.input.to_json(),
         "training": lesson.settings.decisive(),
         "pruning": pruning if order.prune else None,
     }
     return sha256_of_json(document)
-
-
-def _sha256(arrays: Iterable[np.ndarray | None]) -> str:
-    """Of the bytes of several arrays, one after the other."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(b"" if array is None else array.tobytes())
-    return found.hexdigest()

@@ -33,3 +33,24 @@ Bench = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")]
+TrainData = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Images to distil on; labels are not needed; may be repeated. (default: those to calibrate with)"
+    ),
+]
+TrainImages = Annotated[int | None, typer.Option(help="How many of each at most. (default: 50000)")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Passes over the images to distil on. (default: 10; with --minutes as many as fit)")
+]
+Minutes = Annotated[float | None, typer.Option(help="End the distillation after so long at the latest.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate of the distillation. (default: 0.02)")]
+Batch = Annotated[int | None, typer.Option(help="Images a step of it. (default: 128)")]
+Ema = Annotated[float | None, typer.Option(help="Decay of a running mean of the weights, e.g. 0.99. (default: none)")]
+Mixup = Annotated[float | None, typer.Option(help="Mix images in pairs, in shares from Beta(x, x). (default: not)")]
+Labels = Annotated[bool, typer.Option("--labels", help="Learn from the labels of the images, too, by half.")]
+Patience = Annotated[
+    int | None, typer.Option(help="End after so many of 20 looks without a better one; 0: never. (default: 10)")
+]
+Device = Annotated[str | None, typer.Option(help="Where to distil: auto, cpu or cuda. (default: auto)")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew where a distillation was interrupted.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +22,15 @@ from edgeprune.bench.trust import doubts
 from edgeprune.criteria import Criterion, configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import check_labels
+from edgeprune.distilling import Study, check_trainable
 from edgeprune.export.child import end_child
 from edgeprune.exporting import Wanted, export_files, score_files
-from edgeprune.inputs import Photos, chosen_formats, named_model, named_photos
+from edgeprune.files import write_lines
+from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
 from edgeprune.measurement import Measurement
-from edgeprune.model import save_model
+from edgeprune.model import Model, save_model
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
@@ -39,9 +42,12 @@ from edgeprune.report.parts import DataUse, Images, RunFacts, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
+from edgeprune.train.recipe import DistilOrder
 
 UNSAFE = re.compile(r"[^\w.-]+")
 """What is not put into the name of a folder."""
+ROWS = "training.jsonl"
+"""What was found on the way, where a model was trained: a JSON document a line."""
 _BENCH_IMAGES = 8
 _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 
@@ -80,13 +86,20 @@ class Outcome:
     folder: Path | None = None
 
 
-def compress(request: Request, listener: Listener | None = None) -> Outcome:
+def compress(request: Request, listener: Listener | None = None, order: DistilOrder | None = None) -> Outcome:
     """Prune a model, recover it, export it, verify and measure the files, and report.
 
+    Args:
+        request: what to do.
+        listener: told how it goes.
+        order: how to distil where the request says so; None for the defaults.
+
     Raises:
-        EdgepruneError: see `edgeprune.errors`; nothing is left behind then.
+        EdgepruneError: see `edgeprune.errors`; nothing is left behind then, but the checkpoint of a distillation.
     """
     request.check()
+    order = order or DistilOrder()
+    order.check()
     journal = Journal(listener or Nobody())
     target = load_target(request.target)
     criterion = configure(request.criterion, request.criterion_options)
@@ -98,7 +111,10 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
     if not request.dry_run:
         check_free(out, request.overwrite)
     photos = named_photos(request, model, journal)
-    uncut = traced(model, journal)
+    uncut, study = traced(model, journal), None
+    if request.recover == "distill":
+        check_trainable(uncut.model)
+        photos, study = _study(request, order, photos, model, out, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     whole = left_whole(uncut.channel_map, request.scope)
     plan = given or _decide(request, uncut, photos, criterion, target, journal)
@@ -107,9 +123,21 @@ def compress(request: Request, listener: Listener | None = None) -> Outcome:
         return Outcome(plan, whole)
     with staged(out) as folder:
         uncut, pruned = cut(plan, uncut, journal)
-        result = Result(plan, uncut, pruned, recover(request, plan, uncut, pruned, photos, journal))
+        result = Result(plan, uncut, pruned, recover(request, plan, uncut, pruned, photos, journal, study))
         report = conclude(request, result, photos, target, formats, folder, journal)
+    if study is not None:
+        shutil.rmtree(study.place, ignore_errors=True)
     return Outcome(plan, whole, report, out)
+
+
+def _study(
+    request: Request, order: DistilOrder, photos: Photos, model: Model, out: Path, journal: Journal
+) -> tuple[Photos, Study]:
+    """The images to distil on, none of which is scored, and where it is kept if it is interrupted."""
+    images, photos = food(
+        order.data, order.limit, photos, model, journal, labels=bool(order.recipe.labels), seed=request.seed
+    )
+    return photos, Study(order, images, out.with_name(f"{out.name}.training"), request.seed)
 
 
 def conclude(
@@ -129,6 +157,8 @@ def conclude(
         before = (uncut.program, uncut.model)
         accuracy = accuracy_of(before, pruned.program, recovery.steps, recovery.kept, photos.scoring, tick)
     save_model(recovered, folder)
+    if recovery.rows:
+        write_lines(folder / ROWS, recovery.rows)
     wanted = Wanted(target, formats, request.precisions)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeprune.cutting import Traced
+from edgeprune.distilling import Pupil, Study, check_trainable, distilled
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
 from edgeprune.judge import distances
@@ -16,7 +17,7 @@ from edgeprune.plan import PruningPlan
 from edgeprune.recover.batchnorm import norm_nodes, reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.parts import Method
-from edgeprune.report.scores import CUT, NORMS, RECONSTRUCTION
+from edgeprune.report.scores import CUT, DISTILLATION, NORMS, RECONSTRUCTION
 from edgeprune.request import Request
 
 _WORDS = {
@@ -24,7 +25,7 @@ _WORDS = {
     NORMS: "the cut model with its norms re-estimated alone",
     RECONSTRUCTION: "the reconstructed model",
 }
-_METHODS = {CUT: "none", NORMS: "bn", RECONSTRUCTION: "reconstruct"}
+_METHODS = {CUT: "none", NORMS: "bn", RECONSTRUCTION: "reconstruct", DISTILLATION: "distill"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +36,13 @@ class Recovery:
         steps: name of each step, see `edgeprune.report.scores.Step` -> the model after it; the model as cut is first.
         kept: the step whose model is handed over.
         method: how that one was made.
+        rows: what was found on the way, where it was trained.
     """
 
     steps: Mapping[str, Model]
     kept: str
     method: Method
+    rows: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def model(self) -> Model:
@@ -48,9 +51,50 @@ class Recovery:
 
 
 def recover(
+    request: Request,
+    plan: PruningPlan,
+    uncut: Traced,
+    pruned: Traced,
+    photos: Photos,
+    journal: Journal,
+    study: Study | None = None,
+) -> Recovery:
+    """Do what was asked for and keep what comes nearest to the uncut model's outputs.
+
+    Args:
+        request: what was asked for; "distill" reconstructs first.
+        plan: which filters stayed.
+        uncut: the model before the cut.
+        pruned: after it.
+        photos: to calibrate with.
+        journal: told how it goes.
+        study: what to distil with where that was asked for.
+    """
+    if study is not None:
+        check_trainable(pruned.model)
+    found = _untrained(request, plan, uncut, pruned, photos, journal)
+    return found if study is None else taught(found, study, Pupil(plan, uncut, found.model), journal)
+
+
+def taught(before: Recovery, study: Study, pupil: Pupil, journal: Journal) -> Recovery:
+    """Add the distillation of a recovered model; it is kept if it is nearer, on images not trained on."""
+    result = distilled(study, pupil, journal)
+    if not result.better:
+        tried = Method(before.method.name, {**before.method.settings, "tried": _METHODS[DISTILLATION]})
+        return replace(before, method=tried, rows=result.rows)
+    first = {"from": before.method.name, **before.method.settings}
+    return Recovery(
+        {**before.steps, DISTILLATION: result.model},
+        DISTILLATION,
+        Method(_METHODS[DISTILLATION], {**result.settings, "before": first}),
+        result.rows,
+    )
+
+
+def _untrained(
     request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, journal: Journal
 ) -> Recovery:
-    """Do what was asked for, without labels, and keep what comes nearest to the uncut model's outputs."""
+    """What can be done without training and without labels."""
     steps, settings = {CUT: pruned.model}, {}
     if request.recover == "none":
         return Recovery(steps, CUT, Method("none"))
@@ -60,7 +104,7 @@ def recover(
             module = with_tensors(pruned.model.module, {})
             reestimate(pruned.program, module, batches)
             steps[NORMS] = replace(pruned.model, module=module)
-        if request.recover == "reconstruct":
+        if request.recover in ("reconstruct", "distill"):
             cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
             steps[RECONSTRUCTION], refits = reconstruct(cut, batches, tick=tick)
             settings["held_out_error_ratio"] = {refit.layer: round(refit.error_ratio, 4) for refit in refits}

@@ -12,7 +12,7 @@ from edgeprune.plan import Budget
 from edgeprune.registry import unknown
 from edgeprune.target import PRECISIONS
 
-Recovery = Literal["reconstruct", "bn", "none"]
+Recovery = Literal["reconstruct", "distill", "bn", "none"]
 Scope = Literal["inner", "all"]
 Allocation = Literal["damage", "uniform"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import ImageSet, InputSpec, check_labels
 from edgeprune.errors import ModelError
-from edgeprune.files import write_json, write_text
+from edgeprune.files import write_json, write_lines
 from edgeprune.graph import GraphNetwork
 from edgeprune.inputs import chosen_formats, lessons
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.lesson import Lesson, fingerprint_of, settings_of
 from edgeprune.model import Model, load_model, save_model
-from edgeprune.pipeline import UNSAFE, Result, conclude
+from edgeprune.pipeline import ROWS, UNSAFE, Result, conclude
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
@@ -44,7 +43,7 @@ from edgeprune.train.order import TrainOrder
 from edgeprune.train.soft_prune import SoftPruning
 
 SCHEMA = 1
-DOCUMENT, ROWS, TRAINED = "training.json", "training.jsonl", "trained"
+DOCUMENT, TRAINED = "training.json", "trained"
 _SCORED = 2000
 """Images that are scored after each epoch, at most."""
 
@@ -105,7 +104,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     with staged(out) as folder:
         document = _document(lesson, trained)
         write_json(folder / DOCUMENT, document)
-        write_text(folder / ROWS, _lines(trained.rows))
+        write_lines(folder / ROWS, trained.rows)
         ended = replace(start.model, module=trained.module)
         save_model(ended, folder, TRAINED)
         report = None
@@ -247,7 +246,3 @@ def _document(lesson: Lesson, trained: Trained) -> dict[str, Any]:
         "freeze_last": order.freeze_last if order.prune else None,
         "elapsed_s": round(trained.elapsed_s, 3),
     }
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows)

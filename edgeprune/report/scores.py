@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgeprune.stats import paired_difference, share_interval
 
-UNCUT, CUT, NORMS, RECONSTRUCTION = "uncut", "cut", "norms", "reconstruction"
+UNCUT, CUT, NORMS = "uncut", "cut", "norms"
+RECONSTRUCTION, DISTILLATION = "reconstruction", "distillation"
 RECOVERY = "recovery"
 """The last step in reports of before its parts were told."""
 

@@ -12,7 +12,7 @@ from edgeprune.registry import unknown
 
 Device = Literal["auto", "cpu", "cuda"]
 
-_MOST_EPOCHS = 100_000
+MOST_EPOCHS = 100_000
 _FREELY_CHOSEN = ("device", "checkpoint_s")
 """Where it runs and how often it saves is not what is trained."""
 
@@ -70,9 +70,9 @@ class Settings:
         """
         if self.device not in get_args(Device):
             raise unknown("--device", self.device, get_args(Device))
-        if not 1 <= self.epochs <= _MOST_EPOCHS:
+        if not 1 <= self.epochs <= MOST_EPOCHS:
             raise UsageError(
-                f"--epochs must lie between 1 and {_MOST_EPOCHS}, got {self.epochs}", fix="For example: --epochs 30"
+                f"--epochs must lie between 1 and {MOST_EPOCHS}, got {self.epochs}", fix="For example: --epochs 30"
             )
         if self.batch < 2:
             raise UsageError(
