@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,12 @@ def test_widths_derived_for_qsfm_cost_what_its_table_says():
 def test_a_page_fills_its_paragraphs_and_leaves_lists_and_tables():
     page = lines_of("Title", "script", "one\ntwo\n\n- a\n- b", ["| x |", "|---|"])
     assert page == "# Title\n\n    python benchmarks/papers script\n\none two\n\n- a\n- b\n\n| x |\n|---|\n"
+
+
+@pytest.mark.parametrize("name", ["no_training", "fine_tuning", "mobilenet", "own_widths", "ablations", "curves"])
+def test_the_pages_that_are_there_are_those_that_the_results_give(name):
+    page = importlib.import_module(name).page(Results(PAPERS / "results.jsonl"), False)
+    assert page == (PAPERS / f"{name}.md").read_text()
 
 
 @pytest.mark.data
