@@ -57,6 +57,8 @@ def compress(
     scope: options.Scope = "inner",
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    tflite_converter: options.TfliteConverter = "auto",
+    tflite_int8: options.TfliteInt8 = "static",
     recover: Annotated[
         str,
         typer.Option(
@@ -126,6 +128,8 @@ def compress(
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
         precisions=parse_precisions(precisions),
+        tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
+        tflite_int8=tflite_int8,  # type: ignore[arg-type]
         recover=recover,  # type: ignore[arg-type]
         calibration_images=calibration_images,
         images=images,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,13 @@ class Wanted:
         target: the board they are for.
         formats: of the files.
         precisions: each format in each of them; fp32 first.
+        settings: by format, what only its exporter knows.
     """
 
     target: Target
     formats: Sequence[str]
     precisions: Sequence[str] = ("fp32",)
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def export_files(
@@ -67,12 +69,14 @@ def export_files(
     held_out = photos.held_out(model, PARITY_IMAGES)
     found = []
     for name in wanted.formats:
-        exporter = EXPORTERS.load(name)
+        exporter, settings = EXPORTERS.load(name), wanted.settings.get(name, {})
         for precision in wanted.precisions:
             for role, (model, cost) in zip(ROLES, models, strict=True):
                 out, shown = folder / f"{role}-{precision}.{name}", calibration if precision == "int8" else None
                 with journal.stage(f"export {name}"):
-                    artifact = exporter(model, cost, wanted.target, precision, out, shown)
+                    artifact = exporter(model, cost, wanted.target, precision, out, shown, **settings)
+                for warning in artifact.details.get("warnings", ()):
+                    journal.warn(f"{artifact.path}: {warning}")
                 with journal.stage("parity"):
                     checked = check(artifact, folder, model, held_out)
                     checked.save_manifest(folder)

@@ -29,6 +29,12 @@ Formats = Annotated[str | None, typer.Option(help="Files to write, e.g. onnx,tfl
 Precisions = Annotated[
     str, typer.Option(help="Number formats of the files, e.g. fp16,int8; fp32 is always written, too.", metavar="LIST")
 ]
+TfliteConverter = Annotated[
+    str, typer.Option(help="auto, litert or tensorflow; auto: litert where installed, tensorflow for what it cannot.")
+]
+TfliteInt8 = Annotated[
+    str, typer.Option(help="static (float32 in and out), integer (int8 in and out) or dynamic (int8 weights only).")
+]
 Bench = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]

@@ -159,7 +159,8 @@ def conclude(
     save_model(recovered, folder)
     if recovery.rows:
         write_lines(folder / ROWS, recovery.rows)
-    wanted = Wanted(target, formats, request.precisions)
+    tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8}
+    wanted = Wanted(target, formats, request.precisions, {"tflite": tflite})
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)

@@ -15,6 +15,8 @@ from edgeprune.target import PRECISIONS
 Recovery = Literal["reconstruct", "distill", "bn", "none"]
 Scope = Literal["inner", "all"]
 Allocation = Literal["damage", "uniform"]
+TfliteConverter = Literal["auto", "litert", "tensorflow"]
+TfliteInt8 = Literal["static", "integer", "dynamic"]
 
 DEMO = "digits"
 """The model that runs when none is named."""
@@ -46,6 +48,8 @@ class Request:
         formats: file formats to write; None for all that can be written here.
         precisions: number formats to write each of them in, of `edgeprune.target.PRECISIONS`; fp32 is among them, for
             the others are judged by it.
+        tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
+        tflite_int8: see `edgeprune.export.tflite.INT8`.
         recover: what to do after the cut.
         calibration_images: how many at most.
         images: how many to score with at most.
@@ -74,6 +78,8 @@ class Request:
     scope: Scope = "inner"
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
+    tflite_converter: TfliteConverter = "auto"
+    tflite_int8: TfliteInt8 = "static"
     recover: Recovery = "reconstruct"
     calibration_images: int = 256
     images: int = 10_000
@@ -96,6 +102,8 @@ class Request:
             ("--recover", self.recover, get_args(Recovery)),
             ("--scope", self.scope, get_args(Scope)),
             ("--allocation", self.allocation, get_args(Allocation)),
+            ("--tflite-converter", self.tflite_converter, get_args(TfliteConverter)),
+            ("--tflite-int8", self.tflite_int8, get_args(TfliteInt8)),
         ):
             if value not in known:
                 raise unknown(what, value, known)

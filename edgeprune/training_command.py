@@ -83,6 +83,8 @@ def train(
     target: options.Target = "rpi4",
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    tflite_converter: options.TfliteConverter = "auto",
+    tflite_int8: options.TfliteInt8 = "static",
     images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
     bench: options.Bench = True,
@@ -112,6 +114,8 @@ def train(
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
         formats=parse_formats(formats),
         precisions=parse_precisions(precisions),
+        tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
+        tflite_int8=tflite_int8,  # type: ignore[arg-type]
         allocation="uniform",
         recover="none",
         images=images,

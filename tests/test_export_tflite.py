@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_the_file_has_only_the_operators_of_the_network_and_no_transpose(exporte
     assert details["operators"]["DEPTHWISE_CONV_2D"] == 1
     assert "TRANSPOSE" not in details["operators"]
     assert (details["transposes"], details["flex"], details["custom"], details["warnings"]) == (0, 0, [], [])
-    assert inspect(path.read_bytes()) == details
+    assert details == {**inspect(path.read_bytes()), "converter": [f"litert-torch {version('litert-torch')}"]}
 
 
 @litert
@@ -178,7 +179,8 @@ def test_a_file_that_cannot_be_run_fails_parity(exported, tmp_path, content):
 
 
 def test_a_missing_converter_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    for module in ("litert_torch", "tensorflow"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'edgeprune\[tflite\]'"):
         export_tflite(model_of(Tiny), COST, TARGET, "fp32", tmp_path / "x.tflite")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from export_nets import COST, SHAPE, Classifier, Tiny, images_of, model_of, outputs_of
 
-from edgeprune.errors import ExportError, MissingExtraError
-from edgeprune.export import tflite
+from edgeprune.errors import ExportError, MissingExtraError, UsageError
+from edgeprune.export import tflite_converters
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.child import end_child
 from edgeprune.export.litert import litert_file
@@ -117,7 +117,7 @@ def test_the_same_file_and_images_give_the_same_bytes_in_another_process(files, 
 
 def test_the_exporter_converts_a_model_once_for_all_precisions_and_again_when_its_weights_change(tmp_path, monkeypatch):
     converted = []
-    monkeypatch.setattr(tflite, "litert_file", lambda model: converted.append(model) or litert_file(model))
+    monkeypatch.setattr(tflite_converters, "litert_file", lambda model: converted.append(model) or litert_file(model))
     model, target, calibration = model_of(Tiny), load_target("rpi4"), calibration_of(images_of(16))
     for precision, bound in (("fp32", 1e-5), ("fp16", 5e-3), ("int8", 0.1)):
         given = calibration if precision == "int8" else None
@@ -131,6 +131,24 @@ def test_the_exporter_converts_a_model_once_for_all_precisions_and_again_when_it
         model.module.head.weight.mul_(2)
     export_tflite(model, COST, target, "fp32", tmp_path / "again.tflite")
     assert len(converted) == 2
+
+
+@pytest.mark.parametrize(("int8", "ends"), [("static", np.float32), ("integer", np.int8), ("dynamic", np.float32)])
+def test_int8_files_of_each_kind_pass_parity(tmp_path, int8, ends):
+    model, calibration = model_of(Tiny), calibration_of(images_of(16))
+    out = tmp_path / "x.tflite"
+    artifact = export_tflite(model, COST, load_target("rpi4"), "int8", out, calibration, int8=int8)
+    _, entry, result = opened(out.read_bytes())
+    assert entry["dtype"] is result["dtype"] is ends
+    assert check(artifact, tmp_path, model, images_of(24)[16:]).parity.max_rel < 0.1
+    assert ["depthwise" in warning for warning in artifact.details["warnings"]] == [True] * (int8 == "dynamic")
+
+
+def test_an_unknown_kind_of_int8_is_refused(tmp_path):
+    calibration = calibration_of(images_of(16))
+    with pytest.raises(UsageError, match="--tflite-int8 'statik'") as caught:
+        export_tflite(model_of(Tiny), COST, load_target("rpi4"), "int8", tmp_path / "x", calibration, int8="statik")
+    assert "'static'" in caught.value.fix
 
 
 def test_what_is_no_tflite_file_is_refused(capfd):

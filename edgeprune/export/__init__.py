@@ -20,9 +20,13 @@ PRECISIONS = {"onnx": ("fp32", "fp16"), "tflite": ("fp32", "fp16", "int8")}
 """The number formats that our exporters write; a third party's refuses itself what it cannot write."""
 
 _TOOLCHAINS = {
-    "onnx": (("onnx", "onnxscript", "onnxsim", "onnxruntime"), "pip install --force-reinstall edgeprune"),
-    "tflite": (("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "pip install 'edgeprune[tflite]'"),
+    "onnx": ((("onnx", "onnxscript", "onnxsim", "onnxruntime"), "pip install --force-reinstall edgeprune"),),
+    "tflite": (
+        (("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "pip install 'edgeprune[tflite]'"),
+        (("tensorflow", "ai_edge_litert"), "pip install 'edgeprune[tensorflow]'"),
+    ),
 }
+"""What must be importable, and how to install it: any one of several toolchains."""
 
 
 def available_formats() -> dict[str, str | None]:
@@ -34,6 +38,10 @@ def available_formats() -> dict[str, str | None]:
 
 
 def _missing(name: str) -> str | None:
-    modules, fix = _TOOLCHAINS.get(name, ((), ""))
-    absent = [module for module in modules if importlib.util.find_spec(module) is None]
-    return f"{', '.join(absent)} not installed: {fix}" if absent else None
+    missing = []
+    for modules, fix in _TOOLCHAINS.get(name, ()):
+        absent = [module for module in modules if importlib.util.find_spec(module) is None]
+        if not absent:
+            return None
+        missing.append(f"{', '.join(absent)} not installed: {fix}")
+    return missing[0] if missing else None

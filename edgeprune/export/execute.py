@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,16 +107,33 @@ def _litert(path: Path) -> Run:
         raise MissingExtraError("tflite", "checking a TFLite file") from error
     interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
     interpreter.allocate_tensors()
-    where = interpreter.get_input_details()[0]["index"]
-    outputs = interpreter.get_output_details()
+    entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
 
     def compute(image: Array) -> list[Array]:
-        interpreter.set_tensor(where, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(_stored(image.transpose(0, 2, 3, 1), entry)))
         interpreter.invoke()
-        values: list[Array] = [interpreter.get_tensor(output["index"]) for output in outputs]
+        values = [_meant(interpreter.get_tensor(output["index"]), output) for output in outputs]
         return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
 
     return compute
+
+
+def _stored(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Numbers as a tensor of the file holds them: integers in steps of its scale, where it has one."""
+    kind, (scale, zero) = tensor["dtype"], tensor["quantization"]
+    if not np.issubdtype(kind, np.integer):
+        return values
+    limits = np.iinfo(kind)
+    steps: npt.NDArray[Any] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(kind)
+    return steps
+
+
+def _meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
+    """What the numbers that a tensor of the file holds stand for."""
+    scale, zero = tensor["quantization"]
+    if not np.issubdtype(values.dtype, np.integer):
+        return values
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
 
 _OPENERS: Mapping[str, Callable[[Path], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

@@ -15,6 +15,7 @@ from edgeprune import __version__
 from edgeprune.artifact import Artifact
 from edgeprune.errors import ExportError
 from edgeprune.export.calibration import Calibration
+from edgeprune.export.channels_last import flatten_channels_last
 from edgeprune.export.graph import export_error, inference_graph
 from edgeprune.export.quiet import quiet
 from edgeprune.export.write import require, write_artifact
@@ -70,6 +71,19 @@ def export_onnx(
         "warnings": [*warnings, *more],
     }
     return write_artifact(model, cost, _checked_bytes(written), out, ("onnx", precision, "NCHW"), details)
+
+
+def one_image_onnx(model: Model) -> bytes:
+    """The bare network in ONNX fp32 for one image, as TensorFlow is given it: flattened channels last.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
+    exported = _convert(flatten_channels_last(graph), model.input.shape, any_batch=False)
+    _forget_origin(exported)
+    content: bytes = _simplify(exported, model.input.shape)[0].SerializeToString(deterministic=True)
+    return content
 
 
 def _in_precision(proto: Any, precision: str) -> tuple[Any, list[str]]:

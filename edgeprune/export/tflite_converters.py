@@ -1,0 +1,137 @@
+"""Which converter makes a TFLite file: litert-torch straight from the graph, or TensorFlow from ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edgeprune.errors import ExportError, MissingExtraError
+from edgeprune.export.litert import litert_file
+from edgeprune.export.onnx import one_image_onnx
+from edgeprune.export.tensorflow_graph import tensorflow_file
+from edgeprune.export.tflite_quantise import quantised
+from edgeprune.model import Model
+from edgeprune.registry import unknown
+
+CONVERTERS = ("auto", "litert", "tensorflow")
+"""`auto` takes litert-torch where it is installed, and TensorFlow for what that cannot convert."""
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A TFLite file and how it came to be.
+
+    Attributes:
+        content: the file.
+        by: the packages that made it, with their versions.
+        warnings: each one sentence.
+    """
+
+    content: bytes
+    by: Sequence[str]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """What a file computes with; see `edgeprune.export.tflite_quantise.quantised`.
+
+    Attributes:
+        precision: "fp32", "fp16", "int8" or "int8-dynamic".
+        images: to calibrate int8 with.
+        integer_ends: whether input and output are int8.
+    """
+
+    precision: str = "fp32"
+    images: npt.NDArray[np.float32] | None = None
+    integer_ends: bool = False
+
+
+def converted(model: Model, numbers: Numbers, converter: str = "auto") -> Converted:
+    """A model as a TFLite file.
+
+    Args:
+        model: it is not changed.
+        numbers: what to compute with.
+        converter: one of `CONVERTERS`.
+
+    Raises:
+        UsageError: another converter.
+        MissingExtraError: it is not installed.
+        ExportError: an operator has no TFLite form.
+    """
+    if converter not in CONVERTERS:
+        raise unknown("--tflite-converter", converter, CONVERTERS)
+    if converter == "tensorflow" or (
+        converter == "auto" and not _installed("litert_torch") and _installed("tensorflow")
+    ):
+        return _by_tensorflow(model, numbers)
+    try:
+        return _by_litert(model, numbers)
+    except MissingExtraError:
+        raise
+    except ExportError as error:
+        if converter == "litert" or not _installed("tensorflow"):
+            raise
+        try:
+            other = _by_tensorflow(model, numbers)
+        except ExportError:
+            raise error from None
+        reason = next(iter(error.where.splitlines()), error.what)
+        told = f"litert-torch could not convert the model ({reason}); TensorFlow did"
+        return Converted(other.content, other.by, (told, *other.warnings))
+
+
+def _by_litert(model: Model, numbers: Numbers) -> Converted:
+    content, by = _made_once(model, "litert", litert_file), ["litert-torch"]
+    if numbers.precision != "fp32":
+        content = quantised(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
+        by.append("ai-edge-quantizer")
+    return Converted(content, _versions(by))
+
+
+def _by_tensorflow(model: Model, numbers: Numbers) -> Converted:
+    if not _installed("tensorflow"):
+        raise MissingExtraError("tensorflow", "TFLite by TensorFlow")
+    given = _made_once(model, "onnx", one_image_onnx)
+    content = tensorflow_file(given, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
+    return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]))
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _versions(packages: Sequence[str]) -> list[str]:
+    """Those that are installed: TensorFlow goes by several names."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+_MADE: WeakKeyDictionary[nn.Module, dict[str, tuple[str, bytes]]] = WeakKeyDictionary()
+
+
+def _made_once(model: Model, kind: str, make: Callable[[Model], bytes]) -> bytes:
+    """What all precisions of a model begin with, made again for new weights only: it takes most of the time."""
+    weights = hashlib.sha256(repr(model.input.shape).encode())
+    for name, tensor in model.module.state_dict().items():
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    known, content = _MADE.setdefault(model.module, {}).get(kind, ("", b""))
+    if known != weights.hexdigest():
+        content = make(model)
+        _MADE[model.module][kind] = (weights.hexdigest(), content)
+    return content
