@@ -145,17 +145,21 @@ def compress(
     order = _order(recover, lessons)
     talk = Talk()
     if model == DEMO and data is None and weights is None:
-        talk.say(
-            "This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real."
-        )
-        talk.say(
-            "Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
-        )
+        _introduce(talk)
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
         outcome = run(request, talk, order)
     _print(outcome, talk, as_json)
+
+
+def _introduce(talk: Talk) -> None:
+    talk.say(
+        "This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real."
+    )
+    talk.say(
+        "Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
+    )
 
 
 def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:
