@@ -18,6 +18,7 @@ from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.listings import criteria, devices_app, models
 from edgeprune.options import AsJson, Model, Scope, Weights
 from edgeprune.packaging_command import package
+from edgeprune.profiling_command import profile
 from edgeprune.request import Request, parse_more_shapes, parse_shape
 from edgeprune.terminal import Talk, print_description, print_json
 from edgeprune.timing_commands import bench, compare, doctor
@@ -167,6 +168,7 @@ def inspect(
 
 app.command()(compress)
 app.command()(train)
+app.command()(profile)
 app.command()(bench)
 app.command()(compare)
 app.command()(doctor)

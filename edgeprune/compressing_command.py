@@ -29,6 +29,8 @@ from edgeprune.train.recipe import DistilOrder, distil_order
 if TYPE_CHECKING:
     from edgeprune.pipeline import Outcome
 
+_MISSED = 1
+
 
 def compress(
     model: options.Model = DEMO,
@@ -51,6 +53,10 @@ def compress(
         ),
     ] = None,
     macs: options.Macs = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="Instead: how many times as fast to become on the board of --table.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="Times on that board, by `edgeprune profile`.")] = None,
     allocation: Annotated[
         str, typer.Option(help="Where filters go: damage (where the output loses least) or uniform.")
     ] = "damage",
@@ -123,7 +129,7 @@ def compress(
         std=parse_numbers("--std", std),
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
-        budget=parse_budget(ratio, macs, plan),
+        budget=parse_budget(ratio, macs, plan, speedup),
         allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
@@ -135,6 +141,7 @@ def compress(
         images=images,
         out=out,
         plan=plan,
+        table=table,
         dry_run=dry_run,
         seed=seed,
         overwrite=overwrite,
@@ -183,3 +190,6 @@ def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
 
         show(outcome.report)
         talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")
+    if outcome.missed:
+        talk.say(f"goal missed: {outcome.missed}; why: edgeprune bench {outcome.folder} --profile")
+        raise typer.Exit(_MISSED)

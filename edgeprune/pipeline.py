@@ -19,9 +19,10 @@ from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure, save_inputs
 from edgeprune.bench.transport import Local
 from edgeprune.bench.trust import doubts
-from edgeprune.criteria import Criterion, configure
+from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import check_labels
+from edgeprune.deciding import Decision, decide
 from edgeprune.distilling import Study, check_trainable
 from edgeprune.export.child import end_child
 from edgeprune.exporting import Wanted, export_files, score_files
@@ -32,8 +33,7 @@ from edgeprune.judge import accuracy_of
 from edgeprune.measurement import Measurement
 from edgeprune.model import Model, save_model
 from edgeprune.plan import PruningPlan
-from edgeprune.prune.allocate import allocate, left_whole
-from edgeprune.prune.score import Scorer
+from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, recover
 from edgeprune.report.build import Evidence, Pruning, build
@@ -78,12 +78,14 @@ class Outcome:
         whole: channel space -> why it was left whole.
         report: everything found out; None after a dry run.
         folder: the run folder; None after a dry run.
+        missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
     """
 
     plan: PruningPlan
     whole: dict[str, str]
     report: Report | None = None
     folder: Path | None = None
+    missed: str = ""
 
 
 def compress(request: Request, listener: Listener | None = None, order: DistilOrder | None = None) -> Outcome:
@@ -117,17 +119,19 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         photos, study = _study(request, order, photos, model, out, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     whole = left_whole(uncut.channel_map, request.scope)
-    plan = given or _decide(request, uncut, photos, criterion, target, journal)
+    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, journal)
+    plan = decision.plan
     check_plan(plan, uncut.channel_map)
     if request.dry_run:
         return Outcome(plan, whole)
     with staged(out) as folder:
         uncut, pruned = cut(plan, uncut, journal)
         result = Result(plan, uncut, pruned, recover(request, plan, uncut, pruned, photos, journal, study))
-        report = conclude(request, result, photos, target, formats, folder, journal)
+        notes = tuple(f"Round {number}: {trial}" for number, trial in enumerate(decision.trials, start=1))
+        report = conclude(request, result, photos, target, formats, folder, journal, notes)
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
-    return Outcome(plan, whole, report, out)
+    return Outcome(plan, whole, report, out, decision.missed)
 
 
 def _study(
@@ -148,6 +152,7 @@ def conclude(
     formats: Sequence[str],
     folder: Path,
     journal: Journal,
+    notes: tuple[str, ...] = (),
 ) -> Report:
     """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
     plan, uncut, pruned, recovery = result.plan, result.uncut, result.pruned, result.recovery
@@ -177,6 +182,7 @@ def conclude(
             versions={"python": platform.python_version(), **_versions()},
             stages=tuple(Stage(name, round(seconds, 3)) for name, seconds in journal.seconds.items()),
             warnings=tuple(journal.warnings),
+            notes=notes,
         )
         report = build(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
@@ -187,25 +193,6 @@ def conclude(
         )
         report.save(folder)
     return report
-
-
-def _decide(
-    request: Request, uncut: Traced, photos: Photos, criterion: Criterion, target: Target, journal: Journal
-) -> PruningPlan:
-    whole = left_whole(uncut.channel_map, request.scope)
-    names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
-    with journal.stage("score") as tick:
-        scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, photos.batches(uncut.model))
-        scored = scorer.score(
-            criterion,
-            names,
-            seed=request.seed,
-            share=request.budget.share,
-            tick=tick,
-            damage=request.allocation == "damage" and request.budget.ratio != "auto",
-        )
-    with journal.stage("allocate"):
-        return allocate(uncut.channel_map, scored, request.budget, target.channel_multiple)
 
 
 def _measure(

@@ -38,21 +38,25 @@ class Cost:
 class Budget:
     """How much is asked to go.
 
-    Exactly one of the two is set.
+    Exactly one of the three is set.
 
     Attributes:
         ratio: share of each space's filters to remove, 0 < ratio < 1; "auto": what the criterion itself removes.
         macs: share of the uncut model's MACs to keep, 0 < macs < 1.
+        speedup: how many times as fast as the uncut model to become on a board, above 1.
     """
 
     ratio: float | Literal["auto"] | None = None
     macs: float | None = None
+    speedup: float | None = None
 
     @property
     def share(self) -> float:
         """About what share of the filters goes; 1 - macs is that of layers narrowed on one side only."""
         if self.macs is not None:
             return 1 - self.macs
+        if self.speedup is not None:
+            return 1 - 1 / self.speedup
         return 0.5 if self.ratio is None or self.ratio == "auto" else self.ratio
 
     def check(self) -> None:
@@ -61,7 +65,10 @@ class Budget:
         Raises:
             UsageError: naming the option and its range.
         """
-        for name, value in self.to_json().items():
+        if self.speedup is not None and not 1 < self.speedup < float("inf"):  # also false for nan
+            what = f"--speedup must be a number above 1, got {self.speedup}"
+            raise UsageError(what, fix="For example: --speedup 1.5")
+        for name, value in (("ratio", self.ratio), ("macs", self.macs)):
             if isinstance(value, float | int) and not 0 < value < 1:  # also false for nan
                 keeps = "the share of filters to remove" if name == "ratio" else "the share of MACs to keep"
                 what = f"--{name} must lie between 0 and 1, both excluded; got {value}"

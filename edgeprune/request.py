@@ -55,6 +55,7 @@ class Request:
         images: how many to score with at most.
         out: the run folder; None for `runs/<model>-<target>`.
         plan: start from this decision instead of making one.
+        table: times of the network on a board, as `profile` measures them; what a speed-up is solved on.
         dry_run: stop at the plan.
         seed: of everything random.
         overwrite: replace a run folder that exists.
@@ -85,6 +86,7 @@ class Request:
     images: int = 10_000
     out: Path | None = None
     plan: Path | None = None
+    table: Path | None = None
     dry_run: bool = False
     seed: int = 0
     overwrite: bool = False
@@ -98,6 +100,9 @@ class Request:
             UsageError: which option, and what it may be.
         """
         self.budget.check()
+        if (self.budget.speedup is None) != (self.table is None):
+            fix = "Measure one with edgeprune profile MODEL --table FILE, then: --speedup 1.5 --table FILE"
+            raise UsageError("--speedup is solved on a --table of times: give both, or neither", fix=fix)
         for what, value, known in (
             ("--recover", self.recover, get_args(Recovery)),
             ("--scope", self.scope, get_args(Scope)),
@@ -175,16 +180,18 @@ def parse_precisions(text: str) -> tuple[str, ...]:
     return tuple(sorted(asked, key=lambda name: order.get(name, len(order))))
 
 
-def parse_budget(ratio: str | None, macs: float | None, plan: Path | None) -> Budget:
+def parse_budget(ratio: str | None, macs: float | None, plan: Path | None, speedup: float | None = None) -> Budget:
     """The one budget that is asked for; the default where none is.
 
     Raises:
         UsageError: several are given, or the ratio is neither a number nor "auto".
     """
-    if sum(given is not None for given in (ratio, macs, plan)) > 1:
-        raise UsageError("--ratio, --macs and --plan exclude each other", fix="Give one of them.")
+    if sum(given is not None for given in (ratio, macs, plan, speedup)) > 1:
+        raise UsageError("--ratio, --macs, --speedup and --plan exclude each other", fix="Give one of them.")
     if macs is not None:
         return Budget(macs=macs)
+    if speedup is not None:
+        return Budget(speedup=speedup)
     if ratio is None:
         return Budget(ratio=DEFAULT_RATIO)
     if ratio == "auto":

@@ -14,6 +14,8 @@ from edgeprune.channels import ChannelMap, Space
 from edgeprune.errors import BudgetError
 from edgeprune.plan import Allocation, Budget, PruningPlan
 from edgeprune.prune.cost import macs
+from edgeprune.prune.time_budget import even_in_time, least_damage_in_time
+from edgeprune.prune.timing import Times
 from edgeprune.prune.widths import MacsAt, least_damage, nearest
 
 Scope = Literal["inner", "all"]
@@ -61,7 +63,9 @@ def _reason(space: Space, scope: Scope) -> str:
     return "" if space.after else "no single value shows all of its filters"
 
 
-def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: int) -> PruningPlan:
+def allocate(
+    channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: int, times: Times | None = None
+) -> PruningPlan:
     """Decide which filters stay.
 
     Widths are multiples of `multiple` (a space's own width is also allowed), and the MACs of the whole come as near to
@@ -69,7 +73,8 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
     space gave up exactly that share of its filters.
 
     Where the damage is known, each space gives up filters where they cost the outputs least for the MACs they save
-    (`least_damage`). Else all give up the same share, some rounded up and some down (`nearest`).
+    (`least_damage`). Else all give up the same share, some rounded up and some down (`nearest`). With `Budget.speedup`
+    the same is done for the time that `times` foretells.
 
     Raises:
         UsageError: the budget is out of range.
@@ -82,21 +87,13 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
             "no channel space of this model may be cut",
             fix="Try --scope all; `edgeprune inspect` names each space's reason.",
         )
-    sizes = {space.name: space.size for space in spaces}
     steps = {space.name: allowed_widths(space, multiple) for space in spaces}
     macs_at = _counter(channel_map, spaces, scored, multiple)
-    if budget.ratio == "auto":
-        exact = {name: float(size - scored.removed.get(name, 0)) for name, size in sizes.items()}
-        goal = _goal_of_outcome(exact, sizes, scored.criterion, macs_at)
+    if budget.speedup is None:
+        widths = _widths_of_macs(budget, scored, steps, macs_at)
     else:
-        kept, goal = _goal(budget, sizes, steps, macs_at)
-        exact = {name: kept * size for name, size in sizes.items()}
-    allocation = _allocation(budget, scored)
-    if allocation == "damage":
-        damage = {name: lost.double().numpy() for name, lost in scored.damage.items()}
-        widths = least_damage(damage, goal, steps, macs_at)
-    else:
-        widths = nearest(exact, goal, steps, macs_at)
+        assert times is not None
+        widths = _widths_of_time(budget.speedup, scored, steps, times)
     ranks = {space.name: _ranks(space, scored.scores[space.name], multiple) for space in spaces}
     return PruningPlan(
         model=channel_map.fingerprint,
@@ -107,8 +104,28 @@ def allocate(channel_map: ChannelMap, scored: Scored, budget: Budget, multiple: 
         sizes={space.name: space.size for space in channel_map.spaces},
         keep={name: tuple(np.flatnonzero(ranks[name] < width).tolist()) for name, width in widths.items()},
         macs_kept=macs_at(widths),
-        allocation=allocation,
+        allocation=_allocation(budget, scored),
     )
+
+
+def _widths_of_time(speedup: float, scored: Scored, steps: Mapping[str, list[int]], times: Times) -> dict[str, int]:
+    if not scored.damage:
+        return even_in_time(times, steps, speedup)
+    damage = {name: lost.double().numpy() for name, lost in scored.damage.items()}
+    return least_damage_in_time(times, damage, steps, speedup)
+
+
+def _widths_of_macs(budget: Budget, scored: Scored, steps: Mapping[str, list[int]], macs_at: MacsAt) -> dict[str, int]:
+    sizes = {name: allowed[-1] for name, allowed in steps.items()}
+    if budget.ratio == "auto":
+        exact = {name: float(size - scored.removed.get(name, 0)) for name, size in sizes.items()}
+        goal = _goal_of_outcome(exact, sizes, scored.criterion, macs_at)
+    else:
+        kept, goal = _goal(budget, sizes, steps, macs_at)
+        exact = {name: kept * size for name, size in sizes.items()}
+    if _allocation(budget, scored) == "damage":
+        return least_damage({name: lost.double().numpy() for name, lost in scored.damage.items()}, goal, steps, macs_at)
+    return nearest(exact, goal, steps, macs_at)
 
 
 def _allocation(budget: Budget, scored: Scored) -> Allocation:

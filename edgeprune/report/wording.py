@@ -51,6 +51,8 @@ def budget(report: Report) -> str:
         wish.append("as many filters removed as the criterion itself says")
     elif ratio is not None:
         wish.append(f"{100 * ratio:.4g} % of each layer's filters removed" + (", or as many MACs" if damage else ""))
+    if "speedup" in asked:
+        wish.append(f"{float(asked['speedup']):.4g} times as fast")
     where = ", cut where the output loses least" if damage else ""
     return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept{where}."
 

@@ -1,0 +1,72 @@
+"""time_budget: widths that make a network so many times as fast, by what its board's table foretells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgeprune.errors import BudgetError
+from edgeprune.prune.solve import Floats, Solution
+from edgeprune.prune.timing import Times
+from edgeprune.prune.widths import nearest
+
+
+def least_damage_in_time(
+    times: Times, damage: Mapping[str, Floats], steps: Mapping[str, list[int]], speedup: float
+) -> dict[str, int]:
+    """The allowed widths that cost the outputs least among those that are foretold to be fast enough.
+
+    Args:
+        times: of the network.
+        damage: space name -> what the outputs lose, by the number of filters that stay, float64 [size + 1].
+        steps: space name -> allowed widths, ascending.
+        speedup: asked for, above 1.
+
+    Raises:
+        BudgetError: no allowed widths are foretold to be so fast; says how fast they can become.
+    """
+    choices = {name: allowed[::-1] for name, allowed in steps.items()}  # of equal ones the widest is taken
+    costs = {name: damage[name][widths] - damage[name][-1] for name, widths in choices.items()}
+    problem = times.problem(costs, choices)
+    found = problem.solve(times.ms({}) / speedup)
+    if found is None:
+        raise _unreachable(speedup, times, problem.fastest())
+    return {name: choices[name][place] for name, place in found.choice.items()}
+
+
+def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -> dict[str, int]:
+    """Allowed widths, about the same share of each space, that are foretold to be fast enough.
+
+    Raises:
+        BudgetError: see `least_damage_in_time`.
+    """
+    whole = times.ms({})
+
+    def share(widths: Mapping[str, float]) -> float:
+        return times.ms({name: round(width) for name, width in widths.items()}) / whole
+
+    nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
+    fastest = times.problem(nothing, steps).fastest()
+    narrowest = share({name: float(allowed[0]) for name, allowed in steps.items()})
+    if narrowest > 1 / speedup:
+        raise _unreachable(speedup, times, fastest)
+    low, high = 0.0, 1.0
+    for _ in range(30):  # finer than a filter of any layer
+        middle = (low + high) / 2
+        slow = share({name: middle * allowed[-1] for name, allowed in steps.items()}) > 1 / speedup
+        low, high = (low, middle) if slow else (middle, high)
+    return nearest({name: low * allowed[-1] for name, allowed in steps.items()}, 1 / speedup, steps, share)
+
+
+def _unreachable(speedup: float, times: Times, fastest: Solution) -> BudgetError:
+    most = np.floor(100 * times.ms({}) / fastest.ms) / 100
+    return BudgetError(
+        f"--speedup {speedup:g} cannot be reached: by its table this network becomes at most {most:.2f} times as fast",
+        fix="Ask for less, or let more be cut with --scope all.",
+    )
+
+
+def foretold(times: Times, widths: Mapping[str, int]) -> float:
+    """How many times as fast as the uncut network some widths are foretold to be."""
+    return times.ms({}) / times.ms(widths)

@@ -1,0 +1,245 @@
+"""timing: how long a network takes by the widths of its spaces, from what was measured of it on a board.
+
+A layer's time is what layers of its shape took at its widths, profiled in place within cut variants of the network, so
+that what a runtime fuses, pads or reorders is in it. Widths that were not measured are interpolated by the time for
+each pair of channels; steps are kept as they were measured. What is no layer is a line over the bytes that operators
+put out. Profiling disturbs what it times: the sum is fitted, by a line, to the times of the whole variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.latency import LatencyTable, LayerTime, Network, Variant
+from edgeprune.prune.shapes import LayerAt, Layered, Shapes, Side
+from edgeprune.prune.solve import Floats, Problem, Term
+
+_NEAREST = 4
+"""How many measured widths an unmeasured one is interpolated from."""
+_HELD_OUT_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """How well times are foretold that were held out.
+
+    Attributes:
+        variants: how many were.
+        median_error: of the foretold speed-up, relative, of all of these.
+        worst_error: the same of the one that was foretold worst.
+        rank_correlation: Spearman's, of foretold and measured times.
+    """
+
+    variants: int
+    median_error: float
+    worst_error: float
+    rank_correlation: float
+
+
+class Times:
+    """How long a network takes, by the widths of its spaces.
+
+    Args:
+        shapes: of the network.
+        found: what was measured of it, at least one variant.
+    """
+
+    def __init__(self, shapes: Shapes, found: Network) -> None:
+        self._shapes, self._found = shapes, found
+        self.uncut_ms = float(np.median([one.uncut_ms for one in found.variants]))
+
+    @classmethod
+    def of(cls, table: LatencyTable, shapes: Shapes) -> Times:
+        """What a table says of a network.
+
+        Raises:
+            EdgepruneError: nothing.
+        """
+        found = table.networks.get(shapes.fingerprint)
+        if found is None or not found.variants:
+            raise EdgepruneError(
+                "the latency table has no times of this network",
+                where=f"it knows {', '.join(sorted({one.name for one in table.networks.values()})) or 'none'}",
+                fix="Measure it: edgeprune profile MODEL --table FILE adds it to the table.",
+            )
+        return cls(shapes, found)
+
+    def ms(self, widths: Mapping[str, int]) -> float:
+        """The foretold time of a call, in milliseconds. Not a measured one: it is never shown as a latency."""
+        layers = sum(
+            float(self._layer_ms(one.shape, np.array([one.inputs]), np.array([one.outputs]))[0])
+            for one in self._shapes.at(widths)
+        )
+        (constant, factor), (fixed, slope) = self._line, self._rest
+        return constant + factor * (layers + fixed + slope * self._shapes.activation_mb(widths))
+
+    def problem(self, damage: Mapping[str, Floats], choices: Mapping[str, Sequence[int]]) -> Problem:
+        """What to solve: the damage and time of the allowed widths of some spaces; the others stay whole.
+
+        Args:
+            damage: space name -> of each choice.
+            choices: space name -> its allowed widths.
+        """
+        (constant, factor), (fixed, slope) = self._line, self._rest
+        constant += factor * (fixed + slope * self._shapes.activation_mb(dict.fromkeys(choices, 0)))
+        terms = [
+            Term((name,), factor * slope * self._shapes.activations.each.get(name, 0.0) / 1e6 * np.array(widths, float))
+            for name, widths in choices.items()
+        ]
+        for one in self._shapes.layers:
+            for names, ms in self._over(one, choices):
+                terms += [Term(names, factor * ms)] if names else []
+                constant += 0.0 if names else factor * float(ms)
+        return Problem(damage, terms, constant)
+
+    def _over(self, one: Layered, choices: Mapping[str, Sequence[int]]) -> list[tuple[tuple[str, ...], Floats]]:
+        """A layer's time over the choices of one or two spaces; of more, the sum of what each alone changes."""
+        names = tuple(
+            dict.fromkeys(name for side in (one.inputs, one.outputs) for name in side.each if name in choices)
+        )
+        if len(names) <= 2:
+            return [(names, self._grid(one, names, choices))]
+        whole = self._grid(one, (), choices)
+        return [((), whole), *(((name,), self._grid(one, (name,), choices) - whole) for name in names)]
+
+    def _grid(self, one: Layered, names: tuple[str, ...], choices: Mapping[str, Sequence[int]]) -> Floats:
+        grids = np.meshgrid(*(np.array(choices[name], float) for name in names), indexing="ij")
+        inputs, outputs = (self._counts(side, names, grids) for side in (one.inputs, one.outputs))
+        shape = tuple(len(choices[name]) for name in names)
+        inputs, outputs = (np.broadcast_to(side, shape).reshape(-1) for side in (inputs, outputs))
+        return self._layer_ms(one.shape, inputs, outputs).reshape(shape)
+
+    def _counts(self, side: Side, names: tuple[str, ...], grids: Sequence[Floats]) -> Floats:
+        given = dict(zip(names, grids, strict=True))
+        whole = [each * self._shapes.sizes[name] for name, each in side.each.items() if name not in given]
+        varied = [each * given[name] for name, each in side.each.items() if name in given]
+        return np.asarray(side.fixed + sum(whole) + sum(varied), dtype=np.float64)
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[Floats, Floats]]:
+        """Shape -> measured widths [points, 2] and the median time at each, [points]."""
+        found: dict[str, dict[tuple[int, int], list[float]]] = {}
+        for variant in self._found.variants:
+            for one in variant.layers:
+                found.setdefault(one.shape, {}).setdefault((one.inputs, one.outputs), []).append(one.ms)
+        return {
+            shape: (np.array(list(points), float), np.array([float(np.median(ms)) for ms in points.values()]))
+            for shape, points in found.items()
+        }
+
+    def _layer_ms(self, shape: str, inputs: Floats, outputs: Floats) -> Floats:
+        """The time of layers of a shape at some widths, [n]; what was never seen as a layer is in the rest."""
+        if shape not in self._known:
+            return np.zeros(len(inputs))
+        points, ms = self._known[shape]
+        rates = ms / points.prod(axis=1)
+        wanted = np.stack([inputs, outputs], axis=1).astype(float)
+        apart = np.square(np.log(np.maximum(wanted, 1e-9))[:, None] - np.log(points)[None]).sum(axis=2)
+        near = np.argsort(apart, axis=1, kind="stable")[:, :_NEAREST]
+        weights = 1 / (np.take_along_axis(apart, near, 1) + 1e-12)
+        found: Floats = (weights * rates[near]).sum(axis=1) / weights.sum(axis=1) * wanted.prod(axis=1)
+        return found
+
+    @cached_property
+    def _rest(self) -> tuple[float, float]:
+        """What is no layer: (milliseconds, milliseconds for each 10^6 bytes put out), neither below 0."""
+        sizes = [one.activation_mb for one in self._found.variants]
+        return _line(np.array(sizes), np.array([one.rest_ms for one in self._found.variants]))
+
+    @cached_property
+    def _line(self) -> tuple[float, float]:
+        """From the sum of profiled operators to the time of a whole call: (milliseconds, factor).
+
+        Fitted to times relative to the uncut network of the same run, and to relative errors.
+        """
+        summed = np.array([sum(layer.ms for layer in one.layers) + one.rest_ms for one in self._found.variants])
+        taken = np.array([one.ms / one.uncut_ms for one in self._found.variants]) * self.uncut_ms
+        return _line(summed, taken, 1 / taken)
+
+
+def _line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, float]:
+    """The line of least squares, (at 0, slope), neither of them below 0."""
+    weights = np.ones(len(x)) if weights is None else weights
+    if np.ptp(x) > 1e-9 * max(float(x.max()), 1e-30):
+        (fixed, slope), *_ = np.linalg.lstsq(np.stack([weights, weights * x], 1), weights * y, rcond=None)
+        if fixed >= 0 and slope >= 0:
+            return float(fixed), float(slope)
+        if slope < 0:
+            return float(np.average(y, weights=weights**2)), 0.0
+    through = float((weights**2 * x * y).sum() / max(float((weights**2 * x * x).sum()), 1e-30))
+    return 0.0, through
+
+
+def check(shapes: Shapes, found: Network) -> Check | None:
+    """How well a network's times foretell every fifth variant from the others; None where it has too few."""
+    rest, held = _apart(found)
+    if len(held) < 2:
+        return None
+    times = Times(shapes, rest)
+    return _check(held, lambda one: times.ms(one.widths) / times.uncut_ms)
+
+
+def check_by_macs(shapes: Shapes, found: Network) -> Check | None:
+    """The same by a line over multiply-accumulates, which is what a budget in MACs takes for granted."""
+    rest, held = _apart(found)
+    if len(held) < 2:
+        return None
+
+    def macs(variant: Variant) -> float:
+        return float(sum(one.macs for one in shapes.at(variant.widths)))
+
+    taken = np.array([one.ms / one.uncut_ms for one in rest.variants])
+    fixed, slope = _line(np.array([macs(one) for one in rest.variants]), taken, 1 / taken)
+    return _check(held, lambda one: fixed + slope * macs(one))
+
+
+def _apart(found: Network) -> tuple[Network, tuple[Variant, ...]]:
+    """What to learn from, and what to foretell."""
+    held = found.variants[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
+    rest = tuple(one for place, one in enumerate(found.variants, start=1) if place % _HELD_OUT_EVERY)
+    return Network(found.name, rest), held
+
+
+def _check(held: Sequence[Variant], relative: Callable[[Variant], float]) -> Check:
+    foretold = np.array([relative(one) for one in held])
+    taken = np.array([one.ms / one.uncut_ms for one in held])
+    errors = np.abs(foretold / taken - 1)
+    ranks = [_ranks(one) for one in (foretold, taken)]
+    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if min(map(np.ptp, ranks)) > 0 else 0.0
+    return Check(len(held), float(np.median(errors)), float(errors.max()), correlation)
+
+
+def _ranks(values: Floats) -> Floats:
+    """The place of each value among all; equal ones, but for rounding, share the mean of theirs."""
+    rounded = np.round(values / max(float(np.abs(values).max()), 1e-30), 9)
+    _, group, counts = np.unique(rounded, return_inverse=True, return_counts=True)
+    found: Floats = (np.cumsum(counts) - (counts + 1) / 2)[group.reshape(-1)]
+    return found
+
+
+def layer_times(
+    layers: Sequence[LayerAt], operators: Sequence[tuple[int, float]]
+) -> tuple[tuple[LayerTime, ...], float]:
+    """The layers of a profiled variant, and the time of all else, in milliseconds.
+
+    The k-th operator with as many multiply-accumulates is the k-th layer with as many.
+
+    Args:
+        layers: as they are cut, see `Shapes.at`.
+        operators: of the profile, multiply-accumulates (0 for what is no layer) and milliseconds, in the order they
+            ran.
+    """
+    left, found, rest = list(layers), [], 0.0
+    for macs, ms in operators:
+        layer = next((one for one in left if macs and one.macs == macs), None)
+        if layer is None or ms <= 0:
+            rest += ms
+            continue
+        left.remove(layer)
+        found.append(LayerTime(layer.shape, layer.inputs, layer.outputs, ms))
+    return tuple(found), rest

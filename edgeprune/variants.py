@@ -1,0 +1,94 @@
+"""Variants: a network cut in many ways, so that every layer is seen at many widths; and their model files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.artifact import Artifact
+from edgeprune.cutting import Traced, cut
+from edgeprune.export import EXPORTERS
+from edgeprune.journal import Journal
+from edgeprune.plan import Budget, PruningPlan
+from edgeprune.prune.allocate import Scope, allowed_widths, left_whole
+from edgeprune.target import Target
+
+MOST_WIDTHS = 16
+"""Of each space that are measured; where more are allowed, these lie evenly between the narrowest and the whole."""
+_NARROWEST = 0.1
+"""Share of its filters below which a space is not looked at."""
+_SEED = 0x9E3779B9
+
+
+def choices_of(uncut: Traced, scope: Scope, multiple: int) -> dict[str, list[int]]:
+    """The widths to time of each space that may be cut, the widest first, its own left out."""
+    whole = left_whole(uncut.channel_map, scope)
+    found = {}
+    for space in uncut.channel_map.spaces:
+        if space.name in whole:
+            continue
+        allowed = [width for width in allowed_widths(space, multiple)[:-1] if width >= _NARROWEST * space.size]
+        places = np.unique(np.linspace(0, len(allowed) - 1, min(MOST_WIDTHS, len(allowed))).round().astype(int))
+        if allowed:
+            found[space.name] = [allowed[place] for place in places[::-1]]
+    return found
+
+
+def variant(choices: Mapping[str, Sequence[int]], number: int) -> dict[str, int]:
+    """The widths of a variant: each space takes all of its widths in turn, in an order of its own.
+
+    None are named for the first, number 0: that is the uncut network.
+    """
+    found: dict[str, int] = {}
+    if number == 0:
+        return found
+    for place, (name, widths) in enumerate(choices.items()):
+        turn, within = divmod(number - 1, len(widths))
+        order = np.random.default_rng((_SEED, place, turn)).permutation(len(widths))
+        found[name] = widths[order[within]]
+    return found
+
+
+class VariantFiles:
+    """Model files of the uncut network and of its variants, in a folder."""
+
+    def __init__(self, folder: Path, uncut: Traced, target: Target, kind: str, journal: Journal) -> None:
+        self.folder = folder
+        self._uncut, self._target, self._kind, self._journal = uncut, target, kind, journal
+
+    @cached_property
+    def _baseline(self) -> Artifact:
+        return self._written(self._uncut, "baseline")
+
+    def of(self, widths: Sequence[Mapping[str, int]]) -> tuple[Artifact, ...]:
+        """The uncut network's file and one for each variant."""
+        found = [self._baseline]
+        for number, one in enumerate(widths):
+            _, smaller = cut(_plan(self._uncut, one, self._target.channel_multiple), self._uncut, self._journal)
+            found.append(self._written(smaller, f"pruned-{number}"))
+        return tuple(found)
+
+    def _written(self, network: Traced, name: str) -> Artifact:
+        path = self.folder / f"{name}.{self._kind}"
+        exporter = EXPORTERS.load(self._kind)
+        with self._journal.stage(f"export {self._kind}"):
+            artifact: Artifact = exporter(network.model, network.cost, self._target, "fp32", path, None)
+        return replace(artifact, path=path.name, role="baseline" if name == "baseline" else "pruned")
+
+
+def _plan(uncut: Traced, widths: Mapping[str, int], multiple: int) -> PruningPlan:
+    """Which filters stay does not change the time: the first ones."""
+    return PruningPlan(
+        model=uncut.channel_map.fingerprint,
+        criterion="none",
+        settings={},
+        budget=Budget(ratio="auto"),
+        channel_multiple=multiple,
+        sizes={space.name: space.size for space in uncut.channel_map.spaces},
+        keep={name: tuple(range(width)) for name, width in widths.items()},
+        macs_kept=1.0,
+    )

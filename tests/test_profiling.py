@@ -1,0 +1,189 @@
+"""`edgeprune profile`: a network cut in many ways, timed batch by batch into a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import simulated_board as board
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import traced, zoo
+
+from edgeprune import profiling
+from edgeprune.artifact import Artifact
+from edgeprune.bench.trust import Doubt, Reason
+from edgeprune.errors import EdgepruneError, TrustError, UsageError
+from edgeprune.latency import LatencyTable
+from edgeprune.profiling import ProfileOrder, profile
+from edgeprune.prune.shapes import Shapes
+from edgeprune.request import Request
+from edgeprune.variants import MOST_WIDTHS, choices_of, variant
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, MOST_WIDTHS), min_size=1, max_size=6))
+def test_every_width_of_every_space_is_seen_in_as_many_variants_as_the_longest_list_has(lengths: list[int]) -> None:
+    choices = {f"s{place}": list(range(8 * length, 0, -8)) for place, length in enumerate(lengths)}
+    every = [variant(choices, number) for number in range(1, max(lengths) + 1)]
+    for name, widths in choices.items():
+        assert {one[name] for one in every} == set(widths)
+
+
+def test_variant_0_is_the_uncut_network_and_a_number_always_gives_the_same_widths() -> None:
+    choices = {"a": [24, 16, 8], "b": [32, 8]}
+    assert variant(choices, 0) == {}
+    assert [variant(choices, number) for number in range(9)] == [variant(choices, number) for number in range(9)]
+
+
+def test_of_a_wide_space_widths_from_the_narrowest_to_the_widest_are_looked_at() -> None:
+    choices = choices_of(traced(zoo("mobilenet_v2_tf")), "inner", 8)  # type: ignore[arg-type]  # has what is read
+    widest = choices["features.17.conv.0.0"]
+    assert len(widest) == MOST_WIDTHS
+    assert widest[0] == 952
+    assert widest == sorted(widest, reverse=True)
+    assert 96 <= widest[-1] <= 104
+    assert all(width % 8 == 0 for width in widest)
+
+
+class SimulatedBoard:
+    """Stands in for the two passes over a board; which variant a file is, its MACs tell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = traced(zoo("digits"))
+        self.shapes = Shapes(found.program, found.channel_map)
+        self.name, self.threads, self.batches = "a board", 1, 0
+        self.busy: set[int] = set()
+        """Runs, from 1, in which other programs are in the way."""
+        self.refused: tuple[SimpleNamespace, ...] = ()
+        monkeypatch.setattr(profiling, "measure", self.measure)
+        monkeypatch.setattr(profiling, "profile_files", self.profile)
+        monkeypatch.setattr(profiling, "doubts", self.doubts)
+        monkeypatch.setattr(profiling, "open_device", lambda _: _Nothing())
+        monkeypatch.setattr(profiling, "VariantFiles", self.files)
+
+    def files(self, folder: Path, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(folder=folder, of=lambda widths: [_file(one) for one in ({}, *widths)])
+
+    def measure(self, files: Sequence[Artifact], *_: object, **__: object) -> list[SimpleNamespace]:
+        self.batches += 1
+        times = [board.call_ms(self.shapes, one.details["widths"]) for one in files]
+        conditions = {"runtime": "onnxruntime", "runtime_version": "1", "threads": self.threads, "format": "onnx"}
+        device = {"model": self.name}
+        return [
+            SimpleNamespace(blocks=[SimpleNamespace(median_ns=1e6 * ms)], device=device, **conditions) for ms in times
+        ]
+
+    def profile(self, files: Sequence[Artifact], *_: object, **__: object) -> tuple[list[SimpleNamespace], object]:
+        found = []
+        for one in files:
+            layers = [(layer.macs, board.layer_ms(layer)) for layer in self.shapes.at(one.details["widths"])]
+            operators = [SimpleNamespace(macs=macs, ms=ms) for macs, ms in [*layers, (0, board.REST_MS)]]
+            found.append(SimpleNamespace(operators=operators))
+        return found, self.refused
+
+    def doubts(self, _: object) -> tuple[Doubt, ...]:
+        return (Doubt(Reason.BUSY, "other programs", True),) if self.batches in self.busy else ()
+
+
+class _Nothing:
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _file(widths: dict[str, int]) -> Artifact:
+    return Artifact("f.onnx", "", 0, "pruned", "onnx", "fp32", (1, 8, 8), "NCHW", 0, 0, details={"widths": widths})
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> SimulatedBoard:
+    return SimulatedBoard(monkeypatch)
+
+
+def order(path: Path) -> ProfileOrder:
+    return ProfileOrder(Request(model="digits"), path)
+
+
+def test_a_table_is_measured_and_foretells_what_it_did_not_see(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    found = profile(order(tmp_path / "table.json"))
+    document = found.to_json()
+    assert LatencyTable.load(tmp_path / "table.json") == found.table
+    assert document["variants"] == 16
+    assert document["conditions"]["board"] == "a board"
+    assert document["uncut_ms"] == pytest.approx(board.call_ms(simulated.shapes, {}))
+    assert document["foretold"]["by_table"]["median_error"] < document["foretold"]["by_macs"]["median_error"]
+    assert found.reachable > 1.5
+
+
+def test_what_is_measured_already_is_not_measured_again(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    first = profile(order(tmp_path / "table.json"))
+    before = simulated.batches
+    assert profile(order(tmp_path / "table.json")).table == first.table
+    assert simulated.batches == before
+
+
+def test_a_batch_that_is_not_trustworthy_is_timed_once_more(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    simulated.busy = {1}
+    assert len(next(iter(profile(order(tmp_path / "t.json")).table.networks.values())).variants) == 16
+
+
+def test_a_busy_board_ends_it_and_the_batches_before_are_kept_and_gone_on_with(
+    simulated: SimulatedBoard, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.json"
+    simulated.busy = {3, 4}
+    with pytest.raises(TrustError, match="BUSY: other programs") as caught:
+        profile(order(path))
+    assert "the same command goes on" in caught.value.fix
+    assert len(next(iter(LatencyTable.load(path).networks.values())).variants) == 10
+    assert len(next(iter(profile(order(path)).table.networks.values())).variants) == 16
+
+
+def test_times_of_another_board_are_not_put_into_the_table(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table = profile(order(path)).table
+    fewer = {key: replace(one, variants=one.variants[:8]) for key, one in table.networks.items()}
+    replace(table, networks=fewer).save(path)
+    before = path.read_text()
+    simulated.name, simulated.threads = "another board", 4
+    with pytest.raises(UsageError, match="board: a board and another board; threads: 1 and 4"):
+        profile(order(path))
+    assert path.read_text() == before
+
+
+def test_a_runtime_that_cannot_be_profiled_is_named(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    simulated.refused = (SimpleNamespace(runtime="litert-gpu", reason="it does not say", fix="Another runtime."),)
+    with pytest.raises(EdgepruneError, match="litert-gpu cannot be profiled: it does not say"):
+        profile(order(tmp_path / "table.json"))
+    assert not (tmp_path / "table.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"runtime": "onnxrutime"}, "onnxrutime"),
+        ({"threads": 0}, "--threads must be at least 1"),
+        ({"minutes": -1.0}, "--minutes must be above 0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        profile(replace(order(tmp_path / "table.json"), **change))  # type: ignore[arg-type]
+
+
+def test_a_table_of_garbage_is_refused_and_left(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"schema": 1}))
+    with pytest.raises(EdgepruneError, match="not a latency table"):
+        profile(order(path))
+    assert json.loads(path.read_text()) == {"schema": 1}
+    assert simulated.batches == 0
