@@ -34,7 +34,7 @@ def test_every_option_the_readme_shows_exists():
     commands = get_command(app).commands
     parameters = [parameter for command in commands.values() for parameter in command.params]
     known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert shown
     assert shown <= known, shown - known
 
