@@ -161,12 +161,8 @@ def compress(
 
 
 def _introduce(talk: Talk) -> None:
-    talk.say(
-        "This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real."
-    )
-    talk.say(
-        "Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224"
-    )
+    talk.say("This is the demo: a small residual CNN on scikit-learn's handwritten digits; every number below is real.")
+    talk.say("Your own: edgeprune compress path/net.py:build --weights w.safetensors --data images/ --input 3x224x224")
 
 
 def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:

@@ -86,6 +86,24 @@ def test_the_file_passes_parity(exported):
 
 
 @litert
+def test_a_second_implementation_of_the_format_agrees_and_is_told_of(exported):
+    model, artifact, path = exported
+    witness = parity.check(artifact, path.parent, model, images_of()).details["witness"]
+    assert (witness["kernels"], witness["images"]) == ("reference", parity.WITNESSED)
+    assert 0 < witness["max_rel"] < 1e-5
+    assert witness["cosine"] == pytest.approx(1)
+
+
+@litert
+def test_a_second_implementation_that_does_not_agree_fails_parity(exported, monkeypatch):
+    model, artifact, path = exported
+    monkeypatch.setattr(parity, "witness_of", lambda *_: [outputs_of(model, images_of(parity.WITNESSED)) * 1.01])
+    with pytest.raises(parity.ParityError, match="reference kernels are off by") as caught:
+        parity.check(artifact, path.parent, model, images_of())
+    assert caught.value.exit_code == 5
+
+
+@litert
 def test_the_file_holds_no_path_of_this_machine(exported):
     _, _, path = exported
     assert str(Path(__file__).parent).encode() not in path.read_bytes()

@@ -55,6 +55,11 @@ def test_a_good_file_gets_its_parity_and_nothing_else_changes(exported):
     assert dataclasses.replace(checked, parity=None) == artifact
 
 
+def test_a_format_of_one_implementation_has_no_witness(exported):
+    model, artifact, run = exported
+    assert "witness" not in parity.check(artifact, run, model, images_of()).details
+
+
 def test_the_measured_difference_is_that_of_the_file(exported):
     model, artifact, run = exported
     rewrite(run / artifact.path, lambda proto: shift_output(proto, 2e-5))

@@ -41,6 +41,20 @@ def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
+def witness_of(artifact: Artifact, run: Path, images: Array) -> list[Array] | None:
+    """The same outputs by kernels written apart from those that boards run: TFLite's reference kernels, plain loops.
+
+    Returns:
+        Each output; None for a format of which there is one implementation here.
+    """
+    if artifact.format != "tflite":
+        return None
+    with _running(artifact):
+        compute = _litert(run / artifact.path, reference=True)
+        rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
 def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Iterator[npt.NDArray[np.int64]]:
     """The highest class of each image by a file's first output, batch by batch, int64 [n] each.
 
@@ -100,12 +114,13 @@ def _onnxruntime(path: Path) -> Run:
     return compute
 
 
-def _litert(path: Path) -> Run:
+def _litert(path: Path, *, reference: bool = False) -> Run:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise MissingExtraError("tflite", "checking a TFLite file") from error
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
+    kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
 

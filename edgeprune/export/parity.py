@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,13 @@ import torch
 
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.errors import ParityError, UsageError
-from edgeprune.export.execute import Array, failed, outputs_of
+from edgeprune.export.execute import Array, failed, outputs_of, witness_of
 from edgeprune.model import Model
 
 BATCH = 16
 """Images per pass of the torch model: bounds memory, changes no result."""
+WITNESSED = 2
+"""How many images a second implementation of the format is asked about."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifac
         images: normalised as the model wants them, float32 [n >= 1, channels, height, width].
 
     Returns:
-        The artifact with its parity.
+        The artifact with its parity; of a TFLite file its details also hold a `witness`.
 
     Raises:
         ParityError: the file cannot be run, gives other shapes, NaN or infinities, or values beyond the tolerance.
@@ -125,7 +128,33 @@ def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifac
     max_abs = max(float(output.difference.max(initial=0.0)) for output in outputs)
     bound = tolerance.max_rel if np.isfinite(tolerance.max_rel) else None
     parity = Parity(len(images), max_abs, worst.max_rel, agreement, bound, True, cosine)
-    return dataclasses.replace(artifact, parity=parity)
+    details = {**artifact.details, **_witnessed(artifact, run, images, expected, tolerance)}
+    return dataclasses.replace(artifact, parity=parity, details=details)
+
+
+def _witnessed(
+    artifact: Artifact, run: Path, images: Array, expected: list[Array], tolerance: Tolerance
+) -> dict[str, Any]:
+    """What a second implementation of the format makes of the file, if there is one, held to the same bounds.
+
+    Its plain loops take seconds for an image of a large network, hence the few images.
+
+    Raises:
+        ParityError: it is further from the model than the precision allows.
+    """
+    few = images[:WITNESSED]
+    got = witness_of(artifact, run, few)
+    if got is None:
+        return {}
+    outputs = _pair(artifact, [values[:WITNESSED] for values in expected], got)
+    max_rel, cosine = max(output.max_rel for output in outputs), min(output.cosine for output in outputs)
+    if max_rel > tolerance.max_rel or cosine < tolerance.cosine:
+        raise failed(
+            artifact,
+            f"{artifact.runtime} computes what the model computes, but the format's reference kernels are off by "
+            f"{max_rel:.2g} of the largest output, cosine {cosine:.4f}",
+        )
+    return {"witness": {"kernels": "reference", "images": len(few), "max_rel": max_rel, "cosine": cosine}}
 
 
 def reject(artifact: Artifact, run: Path) -> Path:
