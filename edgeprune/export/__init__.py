@@ -16,7 +16,7 @@ EXPORTERS = Registry(
     group="edgeprune.exporters",
 )
 
-PRECISIONS = {"onnx": ("fp32", "fp16"), "tflite": ("fp32", "fp16", "int8")}
+PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "tflite": ("fp32", "fp16", "int8")}
 """The number formats that our exporters write; a third party's refuses itself what it cannot write."""
 
 _TOOLCHAINS = {

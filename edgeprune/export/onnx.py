@@ -17,6 +17,9 @@ from edgeprune.errors import ExportError
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.channels_last import flatten_channels_last
 from edgeprune.export.graph import export_error, inference_graph
+from edgeprune.export.onnx_half import half
+from edgeprune.export.onnx_int8 import activations_for, quantised
+from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
 from edgeprune.export.write import require, write_artifact
 from edgeprune.model import Model
@@ -33,7 +36,7 @@ the newest for old aarch64 systems, refuses that, though nothing in the file nee
 def export_onnx(
     model: Model,
     cost: Cost,
-    target: Target,  # noqa: ARG001 (contract)
+    target: Target,
     precision: str,
     out: Path,
     calibration: Calibration | None = None,
@@ -43,7 +46,7 @@ def export_onnx(
     Args:
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
-        target: the board; no board needs anything special yet.
+        target: the board: its processor decides how int8 activations are stored.
         precision: one of `edgeprune.export.PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
         calibration: images for int8.
@@ -60,17 +63,23 @@ def export_onnx(
     simplified, warnings = _simplify(exported, model.input.shape)
     if not any_batch:
         warnings.append("the model's code fixes the batch size: the file takes one image at a time")
-    written, more = _in_precision(simplified, precision)
+    written, told = _in_precision(simplified, precision, target, calibration)
     _describe(written, model, precision)
+    content = _checked_bytes(written)
+    with quiet():
+        run = optimised(content)
     details: dict[str, Any] = {
         "opset": OPSET,
         "batch": "N" if any_batch else 1,
         "nodes_exported": len(exported.graph.node),
+        "nodes_simplified": len(simplified.graph.node),
         "nodes": len(written.graph.node),
         "operators": dict(sorted(Counter(node.op_type for node in written.graph.node).items())),
-        "warnings": [*warnings, *more],
+        **run,
+        **told,
+        "warnings": [*warnings, *told.get("warnings", [])],
     }
-    return write_artifact(model, cost, _checked_bytes(written), out, ("onnx", precision, "NCHW"), details)
+    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details)
 
 
 def one_image_onnx(model: Model) -> bytes:
@@ -86,16 +95,24 @@ def one_image_onnx(model: Model) -> bytes:
     return content
 
 
-def _in_precision(proto: Any, precision: str) -> tuple[Any, list[str]]:
-    """The model in another precision, and what to warn of."""
+def _in_precision(
+    proto: Any, precision: str, target: Target, calibration: Calibration | None
+) -> tuple[Any, dict[str, Any]]:
+    """The model in another precision, and what to tell of it."""
     if precision == "fp32":
-        return proto, []
+        return proto, {}
     with quiet() as said:
-        from edgeprune.export.onnx_half import half
-
         try:
-            return half(proto)
-        except Exception as error:  # the converter raises many unrelated classes
+            if precision == "fp16":
+                short, warnings = half(proto)
+                return short, {"warnings": warnings}
+            assert calibration is not None
+            stepped, told = quantised(proto, calibration, activations_for(target.arch))
+            _forget_origin(stepped)
+            return stepped, {"quantisation": told}
+        except OSError:  # the disk: told by who writes
+            raise
+        except Exception as error:  # the converters raise many unrelated classes
             what = f"the ONNX model cannot be written in {precision}"
             raise export_error(what, error, said=said.text()) from error
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
+
+from edgeprune.export.onnx_sort import sort_nodes
 
 LARGEST = 65504.0
 """The largest number of IEEE 754 half precision; what lies beyond it becomes this."""
@@ -30,28 +31,6 @@ def half(proto: Any) -> tuple[Any, list[str]]:
         if values.dtype == np.float32:
             beyond += int((np.abs(values) > LARGEST).sum())
     converted = convert_float_to_float16(copied, keep_io_types=True)
-    _sort(converted.graph)
+    sort_nodes(converted.graph)
     warnings = [f"{beyond} weights are beyond {LARGEST:.0f}, the most that fp16 holds, and were cut off"]
     return converted, warnings if beyond else []
-
-
-def _sort(graph: Any) -> None:
-    """Put each node after those it reads, else in the order they have: the converter puts its casts last."""
-    made_by = {name: at for at, node in enumerate(graph.node) for name in node.output}
-    readers: list[list[int]] = [[] for _ in graph.node]
-    waits = [0] * len(graph.node)
-    for at, node in enumerate(graph.node):
-        for source in {made_by[name] for name in node.input if name in made_by}:
-            readers[source].append(at)
-            waits[at] += 1
-    ready, order = [at for at, count in enumerate(waits) if count == 0], []
-    while ready:
-        order.append(heapq.heappop(ready))
-        for reader in readers[order[-1]]:
-            waits[reader] -= 1
-            if waits[reader] == 0:
-                heapq.heappush(ready, reader)
-    nodes = [graph.node[at] for at in order]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)

@@ -1,0 +1,166 @@
+"""ONNX in int8: quantise and dequantise around each operator (QDQ), weights per channel, by ONNX Runtime's quantizer.
+
+Which range of values an activation gets is decided by three ways to calibrate; the one whose outputs are nearest to the
+fp32 file's, on images that none of them saw, is taken.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprune.export.calibration import Calibration
+from edgeprune.export.onnx_sort import sort_nodes
+
+Array = npt.NDArray[np.float32]
+METHODS = ("minmax", "percentile", "entropy")
+"""The extremes that occur; all but one value in 100,000 of them; the range that loses least information."""
+_CHUNK = 4
+"""Images whose activations are held at once."""
+_HISTOGRAM_IMAGES = 64
+"""Histograms are made of so many images at most: they take a hundred times as long as extremes."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How activations are stored; weights are int8, symmetric and per channel always.
+
+    Attributes:
+        signed: as int8, else as uint8.
+        symmetric: with zero in the middle of the range.
+    """
+
+    signed: bool
+    symmetric: bool
+
+    @property
+    def name(self) -> str:
+        """As in the literature, activations first: "U8S8" or "S8S8"."""
+        return "S8S8" if self.signed else "U8S8"
+
+
+def activations_for(arch: str) -> Activations:
+    """What a board's processor wants.
+
+    x86 multiplies unsigned by signed bytes: with signed activations int8 is slower there than fp32. ARM multiplies
+    signed by signed, and TensorRT, on boards that are ARM, takes nothing but symmetric int8.
+
+    Args:
+        arch: as `uname -m` says it.
+    """
+    x86 = arch in ("x86_64", "i686")
+    return Activations(signed=not x86, symmetric=not x86)
+
+
+def quantised(proto: Any, calibration: Calibration, activations: Activations) -> tuple[Any, dict[str, Any]]:
+    """The same network in int8, float32 in and out.
+
+    Args:
+        proto: a ModelProto in float32, which is not changed.
+        calibration: whose values are looked at, and what to choose by.
+        activations: how they are stored.
+
+    Returns:
+        The new ModelProto, and what to tell: the activations' type, the way it was calibrated, and for each way the
+        error of the outputs, as a share of the size of the fp32 file's.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        given, prepared = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
+        given.write_bytes(proto.SerializeToString())
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        expected = _outputs(proto.SerializeToString(), calibration.held_out)
+        found, errors = {}, {}
+        for method in METHODS:
+            found[method] = _in_int8(prepared, _ranges(prepared, calibration.images, method, activations), activations)
+            errors[method] = _error(expected, _outputs(found[method].SerializeToString(), calibration.held_out))
+    best = min(METHODS, key=lambda method: errors[method])
+    told = {"activations": activations.name, "symmetric": activations.symmetric, "calibration": best}
+    return found[best], {**told, "errors": {method: round(error, 6) for method, error in errors.items()}}
+
+
+def _ranges(prepared: Path, images: Array, method: str, activations: Activations) -> Any:
+    """The range of each activation by one of `METHODS`."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    kinds = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }
+    calibrator = create_calibrator(
+        prepared,
+        _operators(),
+        augmented_model_path=str(prepared.with_name("augmented.onnx")),
+        calibrate_method=kinds[method],
+        extra_options={"symmetric": activations.symmetric},
+    )
+    shown = images if method == "minmax" else images[:_HISTOGRAM_IMAGES]
+    for start in range(0, len(shown), _CHUNK):  # what is collected in one go is held in memory
+        calibrator.collect_data(_Reader(shown[start : start + _CHUNK]))
+    return calibrator.compute_data()
+
+
+class _Reader:
+    """Images one by one, as ONNX Runtime's calibrators want them."""
+
+    def __init__(self, images: Array) -> None:
+        self._feeds: Iterator[Mapping[str, Array]] = ({"input": image[None]} for image in images)
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        return next(self._feeds, None)
+
+
+def _in_int8(prepared: Path, ranges: Any, activations: Activations) -> Any:
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+
+    quantizer = QDQQuantizer(
+        load_model_with_shape_infer(prepared),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if activations.signed else QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[],
+        nodes_to_exclude=[],
+        op_types_to_quantize=_operators(),
+        extra_options={"ActivationSymmetric": activations.symmetric},
+    )
+    quantizer.quantize_model()
+    written = quantizer.model.model
+    sort_nodes(written.graph)
+    return written
+
+
+def _operators() -> list[str]:
+    """All that ONNX Runtime can quantise."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QLinearOpsRegistry, *QDQRegistry})
+
+
+def _outputs(content: bytes, images: Array) -> list[Array]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    rows = [session.run(None, {"input": images[at : at + 1]}) for at in range(len(images))]
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
+def _error(expected: list[Array], got: list[Array]) -> float:
+    """The root of the squared difference of all outputs, as a share of that of the expected ones; infinite for NaN."""
+    difference = sum(
+        float(((one - other).astype(np.float64) ** 2).sum()) for one, other in zip(expected, got, strict=True)
+    )
+    size = sum(float((one.astype(np.float64) ** 2).sum()) for one in expected)
+    error = float(np.sqrt(difference / size)) if size else float(np.sqrt(difference))
+    return error if np.isfinite(error) else float("inf")
