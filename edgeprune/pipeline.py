@@ -126,8 +126,10 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         return Outcome(plan, whole)
     with staged(out) as folder:
         uncut, pruned = cut(plan, uncut, journal)
-        result = Result(plan, uncut, pruned, recover(request, plan, uncut, pruned, photos, journal, study))
+        place = out.with_name(f"{out.name}.recovery")
+        recovery = recover(request, plan, uncut, pruned, photos, place, journal, study)
         notes = tuple(f"Round {number}: {trial}" for number, trial in enumerate(decision.trials, start=1))
+        result = Result(plan, uncut, pruned, recovery)
         report = conclude(request, result, photos, target, formats, folder, journal, notes)
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)

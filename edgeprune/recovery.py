@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from edgeprune.cutting import Traced
@@ -15,10 +16,12 @@ from edgeprune.judge import distances
 from edgeprune.model import Model, with_tensors
 from edgeprune.plan import PruningPlan
 from edgeprune.recover.batchnorm import norm_nodes, reestimate
+from edgeprune.recover.finished import Refit
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.parts import Method
 from edgeprune.report.scores import CUT, DISTILLATION, NORMS, RECONSTRUCTION
 from edgeprune.request import Request
+from edgeprune.resuming import finished_layers
 
 _WORDS = {
     CUT: "the model as cut",
@@ -56,6 +59,7 @@ def recover(
     uncut: Traced,
     pruned: Traced,
     photos: Photos,
+    place: Path,
     journal: Journal,
     study: Study | None = None,
 ) -> Recovery:
@@ -67,12 +71,13 @@ def recover(
         uncut: the model before the cut.
         pruned: after it.
         photos: to calibrate with.
+        place: a folder for finished layers, which a crash must not cost; it is gone when the layers are refitted.
         journal: told how it goes.
         study: what to distil with where that was asked for.
     """
     if study is not None:
         check_trainable(pruned.model)
-    found = _untrained(request, plan, uncut, pruned, photos, journal)
+    found = _untrained(request, plan, uncut, pruned, photos, place, journal)
     return found if study is None else taught(found, study, Pupil(plan, uncut, found.model), journal)
 
 
@@ -92,7 +97,7 @@ def taught(before: Recovery, study: Study, pupil: Pupil, journal: Journal) -> Re
 
 
 def _untrained(
-    request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, journal: Journal
+    request: Request, plan: PruningPlan, uncut: Traced, pruned: Traced, photos: Photos, place: Path, journal: Journal
 ) -> Recovery:
     """What can be done without training and without labels."""
     steps, settings = {CUT: pruned.model}, {}
@@ -106,11 +111,30 @@ def _untrained(
             steps[NORMS] = replace(pruned.model, module=module)
         if request.recover in ("reconstruct", "distill"):
             cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
-            steps[RECONSTRUCTION], refits = reconstruct(cut, batches, tick=tick)
+            with finished_layers(place, cut, batches, journal) as finished:
+                steps[RECONSTRUCTION], refits = reconstruct(cut, batches, tick=tick, finished=finished)
+            _warn(refits, len(photos.calibration), journal)
             settings["held_out_error_ratio"] = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
         moved = distances((uncut.program, uncut.model), pruned.program, list(steps.values()), batches)
     kept = _nearest(dict(zip(steps, moved, strict=True)), journal)
     return Recovery(steps, kept, _method(kept, list(steps)[-1], {"images": len(photos.calibration), **settings}))
+
+
+def _warn(refits: Sequence[Refit], images: int, journal: Journal) -> None:
+    """Say which layers the images say too little about, and how many images would do."""
+    if ill := [refit.layer for refit in refits if refit.ill]:
+        journal.warn(
+            f"the calibration images leave weights undetermined in {', '.join(ill)}: the smallest that fit were taken; "
+            "more, and more different, images would tell (--calibration-images)"
+        )
+    needy = [refit for refit in refits if refit.images > images]
+    if needy:
+        most = max(needy, key=lambda refit: refit.images)
+        others = f", and too few for {len(needy) - 1} other layers" if len(needy) > 1 else ""
+        journal.warn(
+            f"{images} calibration images are too few for what layer {most.layer} reads{others}: weights that they do "
+            f"not tell stay as they were; {most.images} images would do (--calibration-images {most.images})"
+        )
 
 
 def _nearest(moved: Mapping[str, float], journal: Journal) -> str:

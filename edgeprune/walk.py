@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
+from edgeprune.errors import ModelError
 from edgeprune.program import Program, forget, run_node
 from edgeprune.resize import all_tensors
 
@@ -103,3 +105,33 @@ class Walk:
                 values[node.name] = change(values) if change else run_node(program, node, values, state)
                 forget(program, values, place)
             yield tuple(values[node.name] for node in program.outputs)
+
+
+def refuse_infinite(layer: str, *looked_at: tuple[Walk, Sequence[str]]) -> NoReturn:
+    """Say which image brings numbers that are not finite to a layer.
+
+    Args:
+        layer: its module path.
+        looked_at: walks, and the nodes of each to look at.
+
+    Raises:
+        ModelError: always.
+    """
+    firsts = [first for walk, nodes in looked_at if (first := _first_infinite(walk, nodes)) is not None]
+    image = f", calibration image {min(firsts)} (counted from 0)" if firsts else ""
+    raise ModelError(
+        "a layer reads or puts out numbers that are not finite on the calibration images",
+        where=f"{layer}{image}",
+        fix="Check the images and the weights: the uncut model itself must work on them.",
+    )
+
+
+def _first_infinite(walk: Walk, nodes: Sequence[str]) -> int | None:
+    """The first image for which the value of a node is not finite, counted from 0."""
+    seen = 0
+    for values in walk.stream_all(nodes):
+        fine = torch.stack([value.flatten(1).isfinite().all(dim=1) for value in values]).all(dim=0)
+        if not bool(fine.all()):
+            return seen + int((~fine).nonzero()[0])
+        seen += len(fine)
+    return None

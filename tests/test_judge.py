@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,3 +74,14 @@ def test_every_step_is_scored_and_its_change_lies_in_its_interval(tmp_path):
 @pytest.mark.parametrize(("recover", "names"), [("none", ["uncut", "cut"]), ("bn", ["uncut", "cut", "norms"])])
 def test_only_what_was_asked_for_is_tried(tmp_path, recover, names):
     assert list(steps_of(compress(request(tmp_path, recover=recover)).report)) == names
+
+
+def test_too_few_images_are_one_warning_that_says_how_many_would_do(tmp_path):
+    report = compress(request(tmp_path, calibration_images=8)).report
+    (told,) = (warning for warning in report.run.warnings if "too few" in warning)
+    needed = re.search(
+        r"8 calibration images are too few .* (\d+) images would do \(--calibration-images (\d+)\)", told
+    )
+    assert needed
+    enough = compress(request(tmp_path / "more", calibration_images=int(needed[1]))).report
+    assert not any("too few" in warning for warning in enough.run.warnings)

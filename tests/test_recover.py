@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -26,13 +27,15 @@ from nets import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeprune.errors import ModelError
 from edgeprune.model import Model
-from edgeprune.patches import patches
+from edgeprune.patches import Rows
 from edgeprune.program import capture, operator_of
 from edgeprune.prune.surgery import apply
 from edgeprune.recover.batchnorm import reestimate
-from edgeprune.recover.least_squares import Sums, solve
-from edgeprune.recover.reconstruct import Cut, Refit, reconstruct
+from edgeprune.recover.finished import Refit
+from edgeprune.recover.least_squares import PENALTIES, Sums, solve
+from edgeprune.recover.reconstruct import Cut, reconstruct
 
 
 def cut_of(found: Traced, keep) -> Cut:
@@ -151,14 +154,22 @@ class Geometries(nn.Module):
         return [conv(x) for conv in self.convs]
 
 
-def test_patches_times_the_weight_are_the_convolution():
+def assert_rows_are_the_layer(layer: nn.Module, node, images: Tensor, wanted: Tensor) -> None:
+    """Samples times the weight, and what should come of them, are what the layer computes."""
+    weight = layer.weight.detach()
+    rows = Rows(node, tuple(weight.shape), len(images))
+    matrix = rows.matrix(weight)
+    assert torch.equal(rows.weight(matrix), weight)
+    for x, y in rows.of(images, wanted):
+        assert torch.allclose(x @ matrix, y, atol=1e-5), layer
+
+
+def test_samples_times_the_weight_are_the_convolution():
     module = Geometries().eval()
     nodes = [node for node in capture(module, (3, 11, 13)).nodes if operator_of(node) == "conv2d"]
     images = torch.randn(2, 3, 11, 13)
     for conv, node, wanted in zip(module.convs, nodes, run(module, images), strict=True):
-        rows = patches(node, images, tuple(conv.weight.shape))
-        found = (rows @ conv.weight.detach().flatten(1).T).reshape(2, *wanted.shape[2:], 5).permute(0, 3, 1, 2)
-        assert torch.allclose(found, wanted, atol=1e-5), conv
+        assert_rows_are_the_layer(conv, node, images, wanted)
 
 
 class InvertedBlock(nn.Module):
@@ -373,15 +384,21 @@ def test_a_norm_without_statistics_of_its_own_is_left_alone():
 
 
 def sums_of(x: Tensor, y: Tensor) -> Sums:
-    sums = Sums.zeros(x.shape[1], y.shape[1])
-    sums.add(x, y)
+    sums = Sums.zeros(1, x.shape[1], y.shape[1])
+    sums.add(x.unsqueeze(0), y.unsqueeze(0))
     return sums
+
+
+def solved(fit: Sums, held_out: Sums, start: Tensor, free: int = 0) -> tuple[Tensor, float]:
+    found = solve(fit, held_out, start.unsqueeze(0), free)
+    assert not found.ill
+    return found.weight[0], found.error_ratio
 
 
 def test_least_squares_find_an_exact_map():
     x, true = torch.randn(60, 5), torch.randn(5, 3)
     start = torch.zeros(5, 3, dtype=torch.float64)
-    weight, ratio = solve(sums_of(x[:40], x[:40] @ true), sums_of(x[40:], x[40:] @ true), start)
+    weight, ratio = solved(sums_of(x[:40], x[:40] @ true), sums_of(x[40:], x[40:] @ true), start)
     assert torch.allclose(weight.float(), true, atol=1e-3)
     assert ratio < 1e-6
 
@@ -391,21 +408,21 @@ def test_directions_that_no_sample_shows_keep_their_start():
     x[:, 3] = 0
     start = torch.full((4, 1), 7.0, dtype=torch.float64)
     y = x @ torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    weight, _ = solve(sums_of(x[:40], y[:40]), sums_of(x[40:], y[40:]), start)
+    weight, _ = solved(sums_of(x[:40], y[:40]), sums_of(x[40:], y[40:]), start)
     assert weight.squeeze().tolist() == pytest.approx([1, 2, 3, 7], abs=1e-3)
 
 
 def test_a_fit_that_is_worse_on_the_held_out_samples_is_not_taken():
     x, start = torch.randn(40, 3), torch.randn(3, 2, dtype=torch.float64)
     right, noise_only = x[20:] @ start.float(), torch.randn(20, 2) * 10
-    weight, ratio = solve(sums_of(x[:20], noise_only), sums_of(x[20:], right), start)
+    weight, ratio = solved(sums_of(x[:20], noise_only), sums_of(x[20:], right), start)
     assert torch.equal(weight, start)
     assert ratio == 1.0
 
 
 def test_fewer_samples_than_weights_still_have_a_finite_answer():
     x, y, start = torch.randn(2, 9), torch.randn(2, 3), torch.randn(9, 3, dtype=torch.float64)
-    weight, ratio = solve(sums_of(x, y), sums_of(x, y), start)
+    weight, ratio = solved(sums_of(x, y), sums_of(x, y), start)
     assert torch.isfinite(weight).all()
     assert ratio == pytest.approx(0, abs=1e-6)
 
@@ -413,32 +430,75 @@ def test_fewer_samples_than_weights_still_have_a_finite_answer():
 def test_inputs_that_are_all_zero_leave_the_start():
     start = torch.randn(3, 2, dtype=torch.float64)
     nothing = sums_of(torch.zeros(5, 3), torch.ones(5, 2))
-    assert solve(nothing, nothing, start) == (start, 1.0)
+    weight, ratio = solved(nothing, nothing, start)
+    assert (torch.equal(weight, start), ratio) == (True, 1.0)
 
 
 def test_the_constant_is_not_held_back():
     """A bias far from its start costs nothing, however strong the penalty on the weights is."""
     x = torch.cat([torch.randn(60, 3), torch.ones(60, 1)], 1)
     y = torch.full((60, 1), 50.0) + torch.randn(60, 1)
-    weight, _ = solve(sums_of(x[:40], y[:40]), sums_of(x[40:], y[40:]), torch.zeros(4, 1, dtype=torch.float64), free=1)
+    weight, _ = solved(sums_of(x[:40], y[:40]), sums_of(x[40:], y[40:]), torch.zeros(4, 1, dtype=torch.float64), free=1)
     assert float(weight[3]) == pytest.approx(50, abs=1)
 
 
-def test_a_transposed_convolution_is_left_as_cut_and_what_reads_it_is_refitted():
-    class Upward(Plain):
-        def __init__(self):
-            super().__init__()
-            self.up, self.up_norm = nn.ConvTranspose2d(8, 7, 2, stride=2), nn.BatchNorm2d(7)
-            self.second = nn.Conv2d(7, 6, 3)
+def test_samples_that_contradict_each_other_by_rounding_are_told_and_the_smallest_weights_taken():
+    """Two inputs that are one, but for the last digits of their sums, which make the matrix indefinite."""
+    off = 1 + 2 * max(PENALTIES)
+    sums = Sums(
+        torch.tensor([[[1.0, off], [off, 1.0]]], dtype=torch.float64), torch.full((1, 2, 1), 2.0).double(), 4, 9
+    )
+    found = solve(sums, sums, torch.zeros(1, 2, 1, dtype=torch.float64))
+    assert found.ill
+    assert torch.isfinite(found.weight).all()
+    assert float(found.weight[0, 0]) == pytest.approx(float(found.weight[0, 1]))
 
-        def forward(self, x):
-            x = F.relu(self.up_norm(self.up(F.relu(self.norm(self.first(x))))))
-            return self.head(F.relu(self.second(x)).mean((2, 3)))
 
-    found = found_in(Upward)
-    cut, model, refits = recovered(found, {"first": (0, 2, 3, 5, 7), "up": (0, 1, 4, 6)}, norms=True)
-    assert [refit.layer for refit in refits] == ["second", "head"]
-    assert torch.equal(model.module.up.weight, cut.pruned.module.up.weight)
-    images = noise(found.model, 8, 99)
-    wanted = run(found.model.module, images)
-    assert difference(run(model.module, images), wanted) < difference(run(cut.pruned.module, images), wanted)
+def test_one_dead_group_does_not_keep_the_others_from_being_fitted():
+    x, true = torch.randn(2, 60, 3), torch.randn(2, 3, 2)
+    x[1] = 0
+    sums = Sums.zeros(2, 3, 2)
+    sums.add(x, x @ true)
+    found = solve(sums, sums, torch.zeros(2, 3, 2, dtype=torch.float64))
+    assert torch.allclose(found.weight[0].float(), true[0], atol=1e-3)
+    assert not found.weight[1].any()
+    assert not found.ill
+
+
+def test_a_dead_channel_and_a_constant_one_are_no_hindrance():
+    """The filter that goes is told by the others; one of these is nothing and one is always the same."""
+    module = Straight(bias=True, norm=False)
+    with torch.no_grad():
+        weight, shift = module.first.weight, module.first.bias
+        weight[1], shift[1] = 0, 0
+        weight[2], shift[2] = 0, 3
+        weight[5] = 0.5 * weight[0] - 2 * weight[3]
+        shift[5] = 0.5 * shift[0] - 2 * shift[3] + 1
+    assert_restored(traced(model_of(module)), {"first": without(6, 5)})
+
+
+@pytest.mark.parametrize(("norms", "layer"), [(False, "second"), (True, "norm")])
+def test_the_layer_and_the_image_that_bring_numbers_that_are_none_are_named(norms, layer):
+    found = found_in(Plain)
+    images = noise(found.model, 12)
+    images[7, 0, 3, 3] = torch.nan
+    cut = cut_of(found, {"first": (0, 2, 5)})
+    with pytest.raises(ModelError, match=rf"not finite on the calibration images\n{layer}, calibration image 7 \("):
+        reconstruct(cut, [images[:5], images[5:]], norms=norms)
+
+
+def test_norms_name_the_image_too():
+    module = with_statistics(Plain())
+    images = torch.randn(6, 3, 12, 12)
+    images[4, 0, 0, 0] = torch.inf
+    with pytest.raises(ModelError, match=r"calibration image 4 \("):
+        reestimate(capture(module, (3, 12, 12)), module, list(images.split(3)))
+
+
+def test_a_refit_says_how_many_images_would_tell_all_its_weights():
+    """One image is one sample of a linear layer, which has as many unknowns for an output as inputs, and the bias."""
+    found = found_in(Flat)
+    _, model, refits = recovered(found, {"body.3": without(6, 1)}, [noise(found.model, 20)])
+    hidden = next(refit for refit in refits if refit.layer == "hidden")
+    unknowns = 1 + model.module.hidden.weight.shape[1]
+    assert hidden.images == math.ceil(unknowns * 5 / 4)  # every fifth image chooses the penalty

@@ -13,13 +13,12 @@ from torch.nn import functional as F
 from edgeprune.channels import FIXED, ChannelMap, Labels, Layer, Space
 from edgeprune.criteria.elimination import Reading, errors_of, lowest_first
 from edgeprune.distance import distance
-from edgeprune.errors import ModelError
 from edgeprune.inference import gain_after
-from edgeprune.patches import Rows, can_refit
+from edgeprune.patches import Rows, can_refit, groups_of
 from edgeprune.program import Program, run_node
 from edgeprune.prune.cost import macs
 from edgeprune.resize import all_tensors
-from edgeprune.walk import Change, Walk
+from edgeprune.walk import Change, Walk, refuse_infinite
 
 IMAGES = (32, 128)
 """Calibration images for which the outputs are looked at, for each space: fewest, and most."""
@@ -94,22 +93,18 @@ class Readers:
     def _reading(self, layer: Layer, space: Space, filters: Labels) -> Reading:
         """What a layer reads. Of one that cannot be refitted, only how much of each filter's output it reads."""
         node, stored = self._node(layer), self._state[layer.weight]
-        if not can_refit(node):
+        if not self._reads_all(node, stored):
             return self._energies(layer, space, filters)
-        weight = stored.cpu().double().flatten(1).T * self._gain(layer)
-        moments, samples = torch.zeros(len(weight) + 1, len(weight) + 1, dtype=torch.float64), 0
         rows = Rows(node, tuple(stored.shape), self._walk.images)
+        weight = rows.matrix(stored.cpu().double())[0] * self._gain(layer)
+        moments, samples = torch.zeros(len(weight) + 1, len(weight) + 1, dtype=torch.float64), 0
         for x in self._walk.stream(layer.source):
             for chunk in rows.inputs(x):
-                chunk = F.pad(chunk, (0, 1), value=1.0)
+                chunk = F.pad(chunk[0], (0, 1), value=1.0)
                 moments += (chunk.T @ chunk).cpu().double()
                 samples += len(chunk)
         if not bool(torch.isfinite(moments).all()):
-            raise ModelError(
-                "a layer reads numbers that are not finite on the calibration images",
-                where=layer.name,
-                fix="Check the images and the weights: the uncut model itself must work on them.",
-            )
+            refuse_infinite(layer.name, (self._walk, [layer.source]))
         owners = torch.from_numpy(filters).repeat_interleave(len(weight) // len(filters))
         return Reading.of(moments / samples, F.pad(weight, (0, 0, 0, 1)), F.pad(owners, (0, 1), value=FIXED), samples)
 
@@ -130,10 +125,11 @@ class Readers:
     def _change(self, layer: Layer, reading: Reading, space: Space, keep: Tensor) -> Change:
         """What becomes of a layer's output if only some filters stay: refitted where that can be done, else masked."""
         node, stored = self._node(layer), self._state[layer.weight]
-        if not can_refit(node):
+        if not self._reads_all(node, stored):
             return self._masked(layer, space, keep)
         fitted = (reading.refitted(keep) / self._gain(layer)).float().to(stored.device)
-        state = {**self._state, layer.weight: fitted[:-1].T.reshape(stored.shape)}
+        rows = Rows(node, tuple(stored.shape), self._walk.images)
+        state = {**self._state, layer.weight: rows.weight(fitted[:-1].unsqueeze(0))}
         bias = fitted[-1].reshape(-1, *[1] * (stored.ndim - 2))
         return lambda values: run_node(self._program, node, values, state) + bias
 
@@ -146,6 +142,11 @@ class Readers:
             return run_node(self._program, node, {**values, layer.source: values[layer.source] * stays}, self._state)
 
         return run
+
+    @staticmethod
+    def _reads_all(node: fx.Node, stored: Tensor) -> bool:
+        """Whether each output of a layer can make up for any input with all the others: not so in groups."""
+        return can_refit(node, tuple(stored.shape)) and groups_of(node) == 1
 
     def _node(self, layer: Layer) -> fx.Node:
         return self._program.nodes[self._program.position[layer.node]]

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from edgeprune.program import Program, operator_of
 from edgeprune.progress import Tick, silent
 from edgeprune.resize import all_tensors
-from edgeprune.walk import Walk
+from edgeprune.walk import Walk, refuse_infinite
 
 _NORMS = ("_native_batch_norm_legit_no_training", "batch_norm")
 
@@ -72,6 +72,8 @@ def measure_norm(program: Program, module: nn.Module, walk: Walk, node: fx.Node)
         count += flat.shape[1]
         total = total + flat.sum(dim=1)
         squares = squares + flat.square().sum(dim=1)
+    if not bool(torch.isfinite(squares).all()):
+        refuse_infinite(program.stored[mean_node.name].rpartition(".")[0], (walk, [source.name]))
     state = all_tensors(module)
     mean = total / count
     state[program.stored[mean_node.name]].copy_(mean)

@@ -10,7 +10,8 @@ earlier ones lost. (Our choices; measured in docs/decisions/0003 and 0011.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,12 +25,19 @@ from edgeprune.plan import PruningPlan
 from edgeprune.program import Program, operator_of
 from edgeprune.progress import Tick, silent
 from edgeprune.recover.batchnorm import measure_norm, norm_nodes
+from edgeprune.recover.finished import Finished, Nowhere, Refit
 from edgeprune.recover.least_squares import Sums, solve
 from edgeprune.resize import all_tensors
-from edgeprune.walk import Walk
+from edgeprune.walk import Walk, refuse_infinite
 
 _HELD_OUT_EVERY = 5
 """Every fifth calibration image chooses the ridge penalty instead of being fitted."""
+
+_AT_ONCE = 8
+"""Images that are run together: more take more memory, and are no faster."""
+
+_WALK_BYTES = 1 << 28
+"""What each of the two models' activations may take between layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,46 +65,45 @@ class Cut:
         return self.pruned_program.nodes[self.pruned_program.position[name]]
 
 
-@dataclass(frozen=True)
-class Refit:
-    """What refitting one layer brought.
-
-    Attributes:
-        layer: module path.
-        error_ratio: squared error on held-out calibration images after the refit, over that before it; 1.0 if the
-            weights were left.
-    """
-
-    layer: str
-    error_ratio: float
-
-
 def reconstruct(
-    cut: Cut, batches: Sequence[Tensor], *, norms: bool = True, tick: Tick = silent
+    cut: Cut,
+    batches: Sequence[Tensor],
+    *,
+    norms: bool = True,
+    tick: Tick = silent,
+    finished: Finished | None = None,
 ) -> tuple[Model, tuple[Refit, ...]]:
     """Refit every layer that reads a cut space, or anything that became different because of one.
 
-    Layers whose weight is used more than once, and kinds other than ordinary two-dimensional convolutions and linear
-    layers, are left as cut.
+    Layers whose weight is used more than once, and depthwise convolutions, are left as cut: a norm after them is
+    re-estimated, and what reads them is refitted.
 
     Args:
         cut: the model before and after the cut; not changed.
         batches: calibration images, float32 [n, channels, height, width] each.
         norms: also re-estimate the running statistics of the normalisations no refit has written into.
         tick: progress, in layers.
+        finished: what an interrupted call with the same arguments has done already, and where to keep what is done.
 
     Returns:
         the recovered model, and what each refit brought, in the order of the network.
+
+    Raises:
+        ModelError: a layer reads or puts out numbers that are not finite; says which, and on which image.
     """
-    refitter = _Refitter(cut, replace(cut.pruned, module=with_tensors(cut.pruned.module, {})), batches)
-    jobs = _jobs(cut, norms)
-    refits = []
+    parts = [part for batch in batches for part in torch.split(batch, _AT_ONCE)]
+    refitter = _Refitter(cut, replace(cut.pruned, module=with_tensors(cut.pruned.module, {})), parts)
+    jobs, finished, refits = _jobs(cut, norms), finished or Nowhere(), []
     for done, job in enumerate(jobs):
         tick(done, len(jobs))
-        if isinstance(job, Layer):
-            refits.append(refitter.refit(job))
+        kept = finished.load(done)
+        if kept is None:
+            refit = refitter.do(job)
+            finished.save(done, refitter.changed_by(job), refit)
         else:
-            refitter.measure(job)
+            changed, refit = kept
+            refitter.put(changed)
+        refits += [refit] if refit else []
     tick(len(jobs), len(jobs))
     return refitter.model, tuple(refits)
 
@@ -108,12 +115,17 @@ def _jobs(cut: Cut, norms: bool) -> list[Layer | fx.Node]:
     layers = [
         layer
         for layer in cut.channel_map.layers
-        if layer.node in changed and used.count(layer.weight) == 1 and can_refit(cut.node(layer.node))
+        if layer.node in changed and used.count(layer.weight) == 1 and _refittable(cut, layer)
     ]
     written = {norm.name for layer in layers if (norm := _follower(cut, layer).norm) is not None}
     measured = [node for node in norm_nodes(cut.pruned_program) if norms and node.name not in written]
     position = cut.pruned_program.position
     return sorted([*layers, *measured], key=lambda job: position[job.node if isinstance(job, Layer) else job.name])
+
+
+def _refittable(cut: Cut, layer: Layer) -> bool:
+    """Whether a layer is of a kind that can be refitted; its weight is that of the cut model."""
+    return can_refit(cut.node(layer.node), tuple(all_tensors(cut.pruned.module)[layer.weight].shape))
 
 
 def _changed(cut: Cut) -> set[str]:
@@ -149,7 +161,8 @@ def _follower(cut: Cut, layer: Layer) -> _Follower:
     """
     program, node, norm = cut.pruned_program, cut.node(layer.node), None
     reader = _only_reader(node)
-    if reader is not None and reader in norm_nodes(program):
+    along = operator_of(node) != "linear" or len(program.shapes[node.name]) == 2  # a norm scales the second axis
+    if reader is not None and along and reader in norm_nodes(program):
         norm = reader
         node = next((user for user in norm.users if user.args[1] == 0), norm)
         reader = _only_reader(node)
@@ -166,6 +179,11 @@ def _only_reader(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+def _with_held_out(fitted: int) -> int:
+    """How many images there must be for so many of them to be fitted."""
+    return math.ceil(fitted * _HELD_OUT_EVERY / (_HELD_OUT_EVERY - 1))
+
+
 class _Refitter:
     """Walks the uncut and the cut model side by side and changes the cut one as it goes."""
 
@@ -174,51 +192,76 @@ class _Refitter:
         self._cut = cut
         self._alive = cut.channel_map.alive(cut.plan.keep)
         self._state = all_tensors(model.module)
-        self._uncut_walk = Walk(cut.uncut_program, cut.uncut.module, batches)
-        self._walk = Walk(cut.pruned_program, model.module, batches)
+        self._uncut_walk = Walk(cut.uncut_program, cut.uncut.module, batches, _WALK_BYTES)
+        self._walk = Walk(cut.pruned_program, model.module, batches, _WALK_BYTES)
         self._images = sum(len(batch) for batch in batches)
 
-    def measure(self, norm: fx.Node) -> None:
-        """Re-estimate one normalisation."""
-        measure_norm(self._cut.pruned_program, self.model.module, self._walk, norm)
+    def do(self, job: Layer | fx.Node) -> Refit | None:
+        """Refit a layer, or re-estimate a normalisation."""
+        if isinstance(job, Layer):
+            return self._refit(job)
+        measure_norm(self._cut.pruned_program, self.model.module, self._walk, job)
+        return None
 
-    def refit(self, layer: Layer) -> Refit:
-        """Give one layer its least-squares weights, and its bias or the mean of the normalisation that follows."""
-        follower = _follower(self._cut, layer)
-        weight = self._state[layer.weight]
-        constant = bool(layer.bias) or follower.norm is not None
-        start = weight.detach().double().flatten(1).T
-        if constant:
-            bias = self._state[layer.bias].detach().double() if layer.bias else start.new_zeros(len(weight))
-            start = torch.cat([start, bias.unsqueeze(0)])
-        fit, held_out = Sums.zeros(*start.shape), Sums.zeros(*start.shape)
-        for x, y, hold in self._samples(layer, follower):
-            (held_out if hold else fit).add(F.pad(x, (0, 1), value=1.0) if constant else x, y)
-        solution, error_ratio = solve(fit, held_out if held_out.count else fit, start, free=int(constant))
+    def changed_by(self, job: Layer | fx.Node) -> dict[str, Tensor]:
+        """The stored tensors that a job writes into."""
+        stored = self._cut.pruned_program.stored
+        if not isinstance(job, Layer):
+            names = [stored[node.name] for node in (job.args[3], job.args[4]) if isinstance(node, fx.Node)]
+        else:
+            norm = _follower(self._cut, job).norm
+            mean = norm.args[3] if norm is not None and not job.bias else None
+            names = [job.weight, *([job.bias] if job.bias else [])]
+            names += [stored[mean.name]] if isinstance(mean, fx.Node) else []
+        return {name: self._state[name].detach() for name in names}
+
+    def put(self, changed: Mapping[str, Tensor]) -> None:
+        """Put in what a job changed once before."""
         with torch.no_grad():
-            weight.copy_(solution[: len(solution) - constant].T.reshape(weight.shape))
-            if layer.bias:
-                self._state[layer.bias].copy_(solution[-1])
-            elif follower.norm is not None:  # adding to a layer is taking from the mean its normalisation subtracts
-                self._stored(follower.norm.args[3]).sub_(solution[-1])
-        return Refit(layer.name, error_ratio)
+            for name, values in changed.items():
+                self._state[name].copy_(values)
 
-    def _samples(self, layer: Layer, follower: _Follower) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """What the layer reads [samples, k], what it should put out [samples, outputs], whether to hold it out."""
-        node = self._cut.node(layer.node)
+    def _refit(self, layer: Layer) -> Refit:
+        """Give one layer its least-squares weights, and its bias or the mean of the normalisation that follows."""
+        follower, weight = _follower(self._cut, layer), self._state[layer.weight]
+        rows = Rows(self._cut.node(layer.node), tuple(weight.shape), self._images)
+        constant = bool(layer.bias) or follower.norm is not None
+        start = rows.matrix(weight.detach().double())
+        if constant:
+            bias = self._state[layer.bias].detach().double() if layer.bias else start.new_zeros(start[:, 0].numel())
+            start = torch.cat([start, bias.reshape(len(start), 1, -1)], dim=1)
+        fit, held_out = Sums.zeros(*start.shape), Sums.zeros(*start.shape)
+        for x, y, hold in self._samples(layer, rows, follower):
+            (held_out if hold else fit).add(F.pad(x, (0, 1), value=1.0) if constant else x, y)
+        if not (fit.finite and held_out.finite):
+            refuse_infinite(layer.name, (self._walk, [layer.source]), (self._uncut_walk, [layer.node]))
+        solution = solve(fit, held_out if held_out.count else fit, start, free=int(constant))
+        found = solution.weight[:, : start.shape[1] - constant]
+        with torch.no_grad():
+            weight.copy_(rows.weight(found))
+            if layer.bias:
+                self._state[layer.bias].copy_(solution.weight[:, -1].flatten())
+            elif follower.norm is not None:  # adding to a layer is taking from the mean its normalisation subtracts
+                self._stored(follower.norm.args[3]).sub_(solution.weight[:, -1].flatten())
+        fitted = self._images - self._images // _HELD_OUT_EVERY
+        needed = math.ceil(start.shape[1] * fitted / max(fit.count, 1))
+        return Refit(layer.name, solution.error_ratio, solution.ill, _with_held_out(needed))
+
+    def _samples(self, layer: Layer, rows: Rows, follower: _Follower) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """What the layer reads, what it should put out, as `rows` gives them, and whether to hold it out."""
         kept = torch.from_numpy(kept_indices(layer.outputs, self._alive))
-        axis = 1 if operator_of(node) == "conv2d" else -1
+        whole = len(kept) == len(layer.outputs)
         shortcut = [follower.shortcut] if follower.shortcut else []
-        rows = Rows(node, tuple(self._state[layer.weight].shape), self._images)
         ours, theirs = (
             self._walk.stream_all([layer.source, *shortcut]),
             self._uncut_walk.stream_all([layer.node, *shortcut]),
         )
         seen = 0
         for (x, *shortcut_now), (y, *shortcut_then) in zip(ours, theirs, strict=True):
-            target = y.index_select(axis, kept)
+            target = y if whole else y.index_select(rows.axis, kept)
             if shortcut:
-                target = target + (shortcut_then[0].index_select(axis, kept) - shortcut_now[0]) * self._scale(follower)
+                then = shortcut_then[0] if whole else shortcut_then[0].index_select(rows.axis, kept)
+                target = target + (then - shortcut_now[0]) * self._scale(follower, target.ndim)
             held_out = torch.arange(seen, seen + len(x)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
             for hold in (False, True):
                 chosen = held_out == hold
@@ -226,14 +269,14 @@ class _Refitter:
                     yield from ((*pair, hold) for pair in rows.of(x[chosen], target[chosen]))
             seen += len(x)
 
-    def _scale(self, follower: _Follower) -> Tensor:
-        """How much a layer's output must change to change the sum by one, for each channel: [1, outputs, 1, 1]."""
+    def _scale(self, follower: _Follower, ndim: int) -> Tensor:
+        """How much a layer's output must change to change the sum by one, for each channel: [1, outputs, 1, ...]."""
         if follower.norm is None:
             return torch.ones(())
         gamma, variance = (self._stored(follower.norm.args[place]) for place in (1, 4))
         unit = gamma.detach() / (variance + float(follower.norm.args[6])).sqrt()  # type: ignore[arg-type]
         usable = unit.abs() > 1e-3 * unit.abs().max()  # a channel that is all but silenced cannot mend the sum
-        return torch.where(usable, 1 / torch.where(usable, unit, 1.0), 0.0).reshape(1, -1, 1, 1)
+        return torch.where(usable, 1 / torch.where(usable, unit, 1.0), 0.0).reshape(1, -1, *[1] * (ndim - 2))
 
     def _stored(self, argument: object) -> Tensor:
         """The stored tensor an argument stands for; a normalisation without weights scales by one."""
