@@ -15,6 +15,7 @@ import typer
 from edgeprune import __version__
 from edgeprune.compressing_command import compress
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.finetuning_command import finetune
 from edgeprune.listings import criteria, devices_app, models
 from edgeprune.options import AsJson, Model, Scope, Weights
 from edgeprune.packaging_command import package
@@ -169,6 +170,7 @@ def inspect(
 app.command()(compress)
 app.command()(train)
 app.command()(profile)
+app.command()(finetune)
 app.command()(bench)
 app.command()(compare)
 app.command()(doctor)

@@ -116,7 +116,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     uncut, study = traced(model, journal), None
     if request.recover == "distill":
         check_trainable(uncut.model)
-        photos, study = _study(request, order, photos, model, out, journal)
+        photos, study = study_of(request, order, photos, model, out, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     whole = left_whole(uncut.channel_map, request.scope)
     decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, journal)
@@ -136,7 +136,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     return Outcome(plan, whole, report, out, decision.missed)
 
 
-def _study(
+def study_of(
     request: Request, order: DistilOrder, photos: Photos, model: Model, out: Path, journal: Journal
 ) -> tuple[Photos, Study]:
     """The images to distil on, none of which is scored, and where it is kept if it is interrupted."""

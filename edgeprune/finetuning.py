@@ -1,0 +1,186 @@
+"""The corridor of `finetune`: the cut model of a finished run learns on from the uncut one, into a run of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgeprune.cutting import Traced, cut, traced
+from edgeprune.data import check_labels
+from edgeprune.distilling import Pupil, check_trainable
+from edgeprune.errors import EdgepruneError, ModelError, ParityError, UsageError
+from edgeprune.export.parity import check
+from edgeprune.exporting import PARITY_IMAGES
+from edgeprune.inputs import Photos, chosen_formats, named_photos
+from edgeprune.journal import Journal, Listener, Nobody
+from edgeprune.model import Model, load_model, load_saved, with_tensors
+from edgeprune.pipeline import Outcome, Result, conclude, study_of
+from edgeprune.plan import PruningPlan
+from edgeprune.prune.allocate import left_whole
+from edgeprune.prune.surgery import check_plan
+from edgeprune.recovery import Recovery, taught
+from edgeprune.report.document import Report
+from edgeprune.report.scores import CUT, NORMS, RECONSTRUCTION, RECOVERY
+from edgeprune.request import Request
+from edgeprune.resize import all_tensors
+from edgeprune.runfolder import check_free, staged
+from edgeprune.target import load_target
+from edgeprune.train.recipe import DistilOrder
+
+_STEPS = {"none": CUT, "bn": NORMS, "reconstruct": RECONSTRUCTION}
+"""How the run's model was made -> the step that it is in the new report; anything else is a recovery."""
+
+
+@dataclass(frozen=True)
+class FinetuneOrder:
+    """Which run's model to train on, and with what; what is None is as that run has it.
+
+    Attributes:
+        run: its folder.
+        order: how.
+        weights: of the uncut model, which teaches.
+        data: images to score with.
+        calibration_data: images to train on where the order names none, and for int8 files.
+        target: a board's name or the path of a board file.
+        formats: file formats to write; None for all that can be written here.
+        precisions: to write each of them in.
+        out: the new run folder; None for `<run>-finetuned`.
+        seed: of everything random.
+        overwrite: replace a run folder that exists.
+        bench: whether to measure time.
+        command: what the user typed, for the report.
+    """
+
+    run: Path
+    order: DistilOrder = field(default_factory=DistilOrder)
+    weights: Path | None = None
+    data: str | None = None
+    calibration_data: str | None = None
+    target: str | None = None
+    formats: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] = ("fp32",)
+    out: Path | None = None
+    seed: int | None = None
+    overwrite: bool = False
+    bench: bool = True
+    command: tuple[str, ...] = ()
+
+
+def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
+    """Train a finished run's cut model towards the uncut one; export it, verify and measure the files, and report.
+
+    An interrupted training is kept in `<out>.training`; the same order goes on from there.
+
+    Raises:
+        EdgepruneError: see `edgeprune.errors`; nothing is left behind then, but the checkpoint.
+        KeyboardInterrupt: a signal asked for the end.
+    """
+    asked.order.check()
+    before = Report.load(asked.run / "report.json")
+    plan = PruningPlan.load(asked.run / "plan.json")
+    request = _request(asked, before)
+    request.check()
+    journal = Journal(listener or Nobody())
+    target = load_target(request.target)
+    formats = chosen_formats(request, target, journal)
+    out = asked.out or asked.run.with_name(f"{asked.run.resolve().name}-finetuned")
+    check_free(out, asked.overwrite)
+    if out.resolve() == asked.run.resolve():
+        raise UsageError("the run itself is not replaced", where=str(out), fix="Name another folder with --out.")
+    with journal.stage("load"):
+        saved, model = load_saved(asked.run), _uncut(request, asked.run)
+    check_trainable(saved)
+    photos = named_photos(request, model, journal)
+    uncut = traced(model, journal)
+    check_plan(plan, uncut.channel_map)
+    _check_same(uncut.model, before, asked.run, photos)
+    photos, study = study_of(request, asked.order, photos, model, out, journal)
+    check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
+    if set(plan.keep) & set(left_whole(uncut.channel_map, "inner")):
+        request = replace(request, scope="all")
+    with staged(out) as folder:
+        uncut, pruned = cut(plan, uncut, journal)
+        start = _so_far(saved, pruned, before)
+        recovery = taught(start, study, Pupil(plan, uncut, start.model), journal)
+        report = conclude(request, Result(plan, uncut, pruned, recovery), photos, target, formats, folder, journal)
+    shutil.rmtree(study.place, ignore_errors=True)
+    return Outcome(plan, left_whole(uncut.channel_map, request.scope), report, out)
+
+
+def _request(asked: FinetuneOrder, before: Report) -> Request:
+    """What a `compress` would have been asked for."""
+    scored, calibrated, spec = before.data.scoring, before.data.calibration, before.model.input
+    same = calibrated.source if calibrated and not asked.data else None
+    return Request(
+        model=before.model.source,
+        weights=asked.weights or (Path(before.model.weights) if before.model.weights else None),
+        target=asked.target or before.target.name,
+        data=asked.data or (scored.source if scored else None),
+        calibration_data=asked.calibration_data or same,
+        input_shape=spec.shape,
+        mean=spec.mean,
+        std=spec.std,
+        formats=asked.formats,
+        precisions=asked.precisions,
+        recover="distill",
+        calibration_images=calibrated.images if calibrated else Request.calibration_images,
+        images=scored.images if scored else Request.images,
+        seed=before.run.seed if asked.seed is None else asked.seed,
+        overwrite=asked.overwrite,
+        bench=asked.bench,
+        command=asked.command,
+    )
+
+
+def _uncut(request: Request, run: Path) -> Model:
+    """The model that the run was cut from.
+
+    Raises:
+        UsageError: it cannot be had from what the run tells of it.
+    """
+    try:
+        return load_model(
+            request.model,
+            weights=request.weights,
+            input_shape=request.input_shape,
+            mean=request.mean,
+            std=request.std,
+        )
+    except EdgepruneError as error:
+        fix = "Give its weights with --weights, and run from the folder in which its Python file is found."
+        what = f"the uncut model, which the cut one learns from, cannot be loaded again: {error.what}"
+        raise UsageError(what, where=error.where or str(run), fix=fix) from error
+
+
+def _check_same(uncut: Model, before: Report, run: Path, photos: Photos) -> None:
+    """Compare the uncut model with the run's own file of it.
+
+    Raises:
+        ModelError: it computes something else.
+    """
+    images = photos.held_out(uncut, PARITY_IMAGES)
+    for artifact in before.artifacts:
+        if artifact.role == "baseline" and artifact.precision == "fp32" and (run / artifact.path).is_file():
+            try:
+                check(artifact, run, uncut, images)
+            except ParityError as error:
+                fix = "Give the weights that the run was made with: --weights FILE."
+                what = "this is not the uncut model of the run: it computes something else than the run's file of it"
+                raise ModelError(what, where=uncut.weights or uncut.source, fix=fix) from error
+            return
+
+
+def _so_far(saved: Model, pruned: Traced, before: Report) -> Recovery:
+    """The run's cut model as the first step, in the shape that the plan gives it.
+
+    Raises:
+        ModelError: the plan makes another one of it.
+    """
+    ours, theirs = all_tensors(pruned.model.module), all_tensors(saved.module)
+    if {name: one.shape for name, one in ours.items()} != {name: one.shape for name, one in theirs.items()}:
+        fix = "Run compress again: plan.json and pruned.safetensors must be of one run."
+        raise ModelError("the run's plan does not make its cut model", where=saved.name, fix=fix)
+    model = replace(pruned.model, module=with_tensors(pruned.model.module, theirs))
+    name = _STEPS.get(before.recovery.name, RECOVERY)
+    return Recovery({CUT: pruned.model, name: model}, name, before.recovery)

@@ -1,0 +1,95 @@
+"""The command that trains the cut model of a finished run."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeprune import options
+from edgeprune.request import parse_formats, parse_precisions
+from edgeprune.terminal import Talk, print_json
+from edgeprune.train.recipe import distil_order
+
+
+def finetune(
+    run: Annotated[Path, typer.Argument(help="A finished run folder; it is not changed.")],
+    train_data: options.TrainData = None,
+    train_images: options.TrainImages = None,
+    epochs: options.Epochs = None,
+    minutes: options.Minutes = None,
+    lr: options.Rate = None,
+    batch: options.Batch = None,
+    ema: options.Ema = None,
+    mixup: options.Mixup = None,
+    labels: options.Labels = False,
+    patience: options.Patience = None,
+    device: options.Device = None,
+    restart: options.Restart = False,
+    weights: Annotated[Path | None, typer.Option(help="Of the uncut model. (default: those of the run)")] = None,
+    data: Annotated[str | None, typer.Option(help="Images to score with. (default: those of the run)")] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="Images to train on if there are no --train-data. (default: those of the run)")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="A board, or a TOML file. (default: that of the run)")] = None,
+    formats: options.Formats = None,
+    precisions: options.Precisions = "fp32",
+    out: Annotated[Path | None, typer.Option(help="The new run folder. (default: RUN-finetuned)")] = None,
+    bench: options.Bench = True,
+    seed: Annotated[int | None, typer.Option(help="Of everything random. (default: that of the run)")] = None,
+    as_json: options.AsJson = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train the cut model of a finished run towards the uncut one, without labels; then as compress.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    order = distil_order(
+        data=train_data,
+        images=train_images,
+        epochs=epochs,
+        minutes=minutes,
+        rate=lr,
+        batch=batch,
+        ema=ema,
+        mixup=mixup,
+        labels=labels,
+        patience=patience,
+        device=device,
+        restart=restart,
+    )
+    order.check()
+    talk = Talk()
+    from edgeprune.finetuning import FinetuneOrder  # torch and all that, not before it is needed
+    from edgeprune.finetuning import finetune as run_on
+
+    with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
+        outcome = run_on(
+            FinetuneOrder(
+                run=run,
+                order=order,
+                weights=weights,
+                data=data,
+                calibration_data=calibration_data,
+                target=target,
+                formats=parse_formats(formats),
+                precisions=parse_precisions(precisions),
+                out=out,
+                seed=seed,
+                overwrite=overwrite,
+                bench=bench,
+                command=("edgeprune", *sys.argv[1:]),
+            ),
+            talk,
+        )
+    assert outcome.report is not None
+    if as_json:
+        print_json(outcome.report.to_json())
+    else:
+        from edgeprune.report.render.terminal import show
+
+        show(outcome.report)
+        talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")

@@ -1,0 +1,106 @@
+"""`edgeprune finetune RUN`: the model of a finished run learns on, into a run of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here, tiny_project
+from safetensors.torch import load_file, save_file
+
+from edgeprune.report.document import Report
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A user's project with a finished run in `runs/run`, and images to train on."""
+    tiny = tiny_project(tmp_path_factory.mktemp("finished"))
+    given = ("--ratio", "0.5", "--formats", "onnx", "--no-bench", "--out", str(tiny.folder / "runs/run"))
+    ran = run_forked(*tiny.compress(*given))
+    assert ran.code == 0, ran.err
+    pixels = np.random.default_rng(7).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.savez(tiny.folder / "food.npz", images=pixels)
+    return tiny
+
+
+@pytest.fixture
+def place(project: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Its folder, where nothing may be changed but by a run that ends well."""
+    monkeypatch.chdir(project.folder)
+    before = fingerprint(project.folder / "runs/run")
+    yield project.folder
+    assert fingerprint(project.folder / "runs/run") == before
+
+
+def arguments(*more: str) -> tuple[str, ...]:
+    return ("finetune", "runs/run", "--epochs", "6", "--batch", "8", "--formats", "onnx", "--no-bench", *more)
+
+
+def finetuned(*more: str) -> Ran:
+    ran = run_forked(*arguments("--train-data", "food.npz", "--overwrite", *more))
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def test_it_goes_on_from_the_runs_model_and_scores_the_same_images(place):
+    report = Report.from_json(json.loads(finetuned("--json").out))
+    first = Report.load(Path("runs/run/report.json"))
+    assert report.accuracy is not None
+    assert first.accuracy is not None
+    steps = {step.name: step for step in report.accuracy.steps}
+    assert list(steps) == ["uncut", "cut", "reconstruction", "distillation"]
+    assert steps["distillation"].kept
+    assert report.accuracy.images == first.accuracy.images
+    for before in first.accuracy.steps:
+        assert before.name == "norms" or steps[before.name].share == before.share
+    assert report.recovery.settings["before"]["from"] == "reconstruct"
+    assert not Path("runs/run-finetuned.training").exists()
+    one, other = (load_file(Path("runs", name, "pruned.safetensors")) for name in ("run", "run-finetuned"))
+    assert {name: tensor.shape for name, tensor in one.items()} == {name: other[name].shape for name in other}
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert Path("runs/run/plan.json").read_bytes() == Path("runs/run-finetuned/plan.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_what_was_finetuned_can_be_finetuned_again(place):
+    finetuned()
+    again = [part if part != "runs/run" else "runs/run-finetuned" for part in arguments("--out", "runs/again")]
+    ran = run_forked(*again, "--train-data", "food.npz", "--lr", "0.001", "--json", "--overwrite")
+    assert ran.code == 0, ran.err
+    accuracy = Report.from_json(json.loads(ran.out)).accuracy
+    assert accuracy is not None
+    assert [step.name for step in accuracy.steps][:3] == ["uncut", "cut", "recovery"]
+
+
+def test_what_is_no_run_is_told(place):
+    fault(run_here("finetune", "runs/none"), 2, "report.json")
+
+
+def test_the_uncut_models_weights_must_be_there(place, project):
+    project.weights.rename(project.folder / "moved.safetensors")
+    try:
+        ran = run_here(*arguments("--out", "runs/none"))
+    finally:
+        (project.folder / "moved.safetensors").rename(project.weights)
+    fault(ran, 2, "cannot be loaded again", "net.safetensors", "--weights")
+
+
+def test_another_uncut_model_is_not_learnt_from(place, project):
+    tensors = {name: one * 1.5 if one.ndim else one for name, one in load_file(project.weights).items()}
+    save_file(tensors, "other.safetensors")
+    ran = run_forked(*arguments("--weights", "other.safetensors", "--out", "runs/other"))
+    fault(ran, 2, "not the uncut model of the run", "other.safetensors", "--weights")
+    assert not Path("runs/other").exists()
+
+
+def test_the_run_itself_is_not_written_over(place):
+    fault(run_here(*arguments("--out", "runs/run")), 2, "the output folder exists")
+    fault(run_here(*arguments("--out", "runs/run", "--overwrite")), 2, "the run itself")
+
+
+def test_options_that_cannot_be_are_refused(place):
+    fault(run_here(*arguments("--lr", "-1")), 2, "--lr")
