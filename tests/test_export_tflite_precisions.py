@@ -10,7 +10,7 @@ from export_nets import COST, SHAPE, Classifier, Tiny, images_of, model_of, outp
 from edgeprune.errors import ExportError, MissingExtraError, UsageError
 from edgeprune.export import tflite_converters
 from edgeprune.export.calibration import calibration_of
-from edgeprune.export.child import end_child
+from edgeprune.export.child import RefusedError, apart, end_child
 from edgeprune.export.litert import litert_file
 from edgeprune.export.parity import check
 from edgeprune.export.tflite import export_tflite, inspect
@@ -97,6 +97,29 @@ def test_the_ranges_are_those_of_all_images_not_an_average(files):
     _, entry, _ = opened(content)
     scale, _ = entry["quantization"]
     assert scale * 255 == pytest.approx(images.max() - images.min(), rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-dynamic"])
+def test_weights_are_aligned_names_are_short_and_the_ends_keep_theirs(files, precision):
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = files[Tiny] if precision == "fp32" else quantised(files[Tiny], precision, images_of(16))
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    inner = [one.name for at, one in enumerate(graph.tensors) if at not in (*graph.inputs, *graph.outputs)]
+    assert max(map(len, inner)) <= 3
+    assert len(set(inner)) == len(inner)
+    assert {graph.tensors[at].name for at in graph.inputs} == {b"serving_default_args_0"}
+    packed = schema.Model.GetRootAs(content)
+    weights = [one for one in map(packed.Buffers, range(packed.BuffersLength())) if one.DataLength()]
+    starts = [one.DataAsNumpy().ctypes.data - np.frombuffer(content, np.uint8).ctypes.data for one in weights]
+    assert len(starts) >= 8
+    assert {start % 16 for start in starts} == {0}
+
+
+def test_an_empty_file_of_a_converter_is_an_error():
+    with pytest.raises(RefusedError, match="empty file"):
+        apart("edgeprune.export.tflite_layout:laid_out", b"")
 
 
 def test_dynamic_ranges_keep_float_activations(files):

@@ -11,6 +11,7 @@ from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.channels_last import flatten_channels_last, keep_spatial_axes
 from edgeprune.export.child import RefusedError, apart
 from edgeprune.export.graph import conversion_error, inference_graph
+from edgeprune.export.tflite_layout import laid_out
 from edgeprune.model import Model
 
 
@@ -52,8 +53,7 @@ def convert(graph: fx.GraphModule, shape: tuple[int, ...]) -> bytes:
     litert_torch.config.show_progress = False
     with torch.no_grad():
         converted = litert_torch.convert(_ChannelsLast(graph), (torch.zeros(shape),))
-    content: bytes = converted.model_content()
-    return content
+    return laid_out(converted.model_content())
 
 
 class _ChannelsLast(nn.Module):

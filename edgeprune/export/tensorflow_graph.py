@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.child import RefusedError, apart
 from edgeprune.export.graph import conversion_error
+from edgeprune.export.tflite_layout import laid_out
 
 
 def tensorflow_file(
@@ -71,8 +72,7 @@ def convert(onnx_content: bytes, precision: str, images: npt.NDArray[np.float32]
         )
         if integer_ends:
             converter.inference_input_type = converter.inference_output_type = tf.int8
-    content: bytes = converter.convert()
-    return content
+    return laid_out(converter.convert())
 
 
 def _calibration(images: npt.NDArray[np.float32]) -> Callable[[], Iterator[list[npt.NDArray[np.float32]]]]:

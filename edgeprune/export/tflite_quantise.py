@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgeprune.errors import MissingExtraError
 from edgeprune.export.child import RefusedError, apart
 from edgeprune.export.graph import conversion_error
+from edgeprune.export.tflite_layout import laid_out
 
 _HERE = "edgeprune.export.tflite_quantise"
 _ALL = ".*"
@@ -110,4 +111,4 @@ def _rewritten(content: bytes, recipe: Any, ranges: Any = None) -> bytes:
 
     worker = quantizer.Quantizer(bytearray(content), recipe.get_quantization_recipe())
     result = worker.quantize(ranges, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    return laid_out(bytes(result.quantized_model))
