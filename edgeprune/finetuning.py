@@ -26,6 +26,7 @@ from edgeprune.request import Request
 from edgeprune.resize import all_tensors
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import load_target
+from edgeprune.train.group import is_first, joined
 from edgeprune.train.recipe import DistilOrder
 
 _STEPS = {"none": CUT, "bn": NORMS, "reconstruct": RECONSTRUCTION}
@@ -70,7 +71,8 @@ class FinetuneOrder:
 def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     """Train a finished run's cut model towards the uncut one; export it, verify and measure the files, and report.
 
-    An interrupted training is kept in `<out>.training`; the same order goes on from there.
+    An interrupted training is kept in `<out>.training`; the same order goes on from there. Of several processes that
+    torchrun started the first one makes the run; the others' outcome has no report.
 
     Raises:
         EdgepruneError: see `edgeprune.errors`; nothing is left behind then, but the checkpoint.
@@ -99,13 +101,17 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
     if set(plan.keep) & set(left_whole(uncut.channel_map, "inner")):
         request = replace(request, scope="all")
-    with staged(out) as folder:
-        uncut, pruned = cut(plan, uncut, journal)
-        start = _so_far(saved, pruned, before)
+    whole = left_whole(uncut.channel_map, request.scope)
+    uncut, pruned = cut(plan, uncut, journal)
+    start = _so_far(saved, pruned, before)
+    with joined(asked.order.settings.device):
         recovery = taught(start, study, Pupil(plan, uncut, start.model), journal)
+    if not is_first():
+        return Outcome(plan, whole)
+    with staged(out) as folder:
         report = conclude(request, Result(plan, uncut, pruned, recovery), photos, target, formats, folder, journal)
     shutil.rmtree(study.place, ignore_errors=True)
-    return Outcome(plan, left_whole(uncut.channel_map, request.scope), report, out)
+    return Outcome(plan, whole, report, out)
 
 
 def _request(asked: FinetuneOrder, before: Report) -> Request:

@@ -45,7 +45,7 @@ def finetune(
 ) -> None:
     """Train the cut model of a finished run towards the uncut one, without labels; then as compress.
 
-    Interrupted, the same command goes on where it stopped.
+    Interrupted, the same command goes on where it stopped. On several GPUs: torchrun -m edgeprune finetune RUN.
     """
     order = distil_order(
         data=train_data,
@@ -62,9 +62,11 @@ def finetune(
         restart=restart,
     )
     order.check()
-    talk = Talk()
     from edgeprune.finetuning import FinetuneOrder  # torch and all that, not before it is needed
     from edgeprune.finetuning import finetune as run_on
+    from edgeprune.train.group import is_first
+
+    talk = Talk()
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
         outcome = run_on(
@@ -83,9 +85,10 @@ def finetune(
                 bench=bench,
                 command=("edgeprune", *sys.argv[1:]),
             ),
-            talk,
+            talk if is_first() else None,
         )
-    assert outcome.report is not None
+    if outcome.report is None:
+        return
     if as_json:
         print_json(outcome.report.to_json())
     else:

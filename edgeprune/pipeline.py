@@ -42,6 +42,7 @@ from edgeprune.report.parts import DataUse, Images, RunFacts, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
+from edgeprune.train.group import check_alone
 from edgeprune.train.recipe import DistilOrder
 
 UNSAFE = re.compile(r"[^\w.-]+")
@@ -115,6 +116,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     photos = named_photos(request, model, journal)
     uncut, study = traced(model, journal), None
     if request.recover == "distill":
+        check_alone()
         check_trainable(uncut.model)
         photos, study = study_of(request, order, photos, model, out, journal)
     check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here, tiny_project
+from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here, run_python, tiny_project
 from safetensors.torch import load_file, save_file
 
 from edgeprune.report.document import Report
@@ -100,6 +100,19 @@ def test_another_uncut_model_is_not_learnt_from(place, project):
 def test_the_run_itself_is_not_written_over(place):
     fault(run_here(*arguments("--out", "runs/run")), 2, "the output folder exists")
     fault(run_here(*arguments("--out", "runs/run", "--overwrite")), 2, "the run itself")
+
+
+@pytest.mark.slow
+def test_several_processes_make_one_run(place):
+    given = arguments("--train-data", "food.npz", "--out", "runs/together", "--overwrite", "--json")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29512"]
+    ran = run_python([*torchrun, "-m", "edgeprune", *given])
+    assert ran.code == 0, ran.err
+    accuracy = Report.from_json(json.loads(ran.out)).accuracy
+    assert accuracy is not None
+    assert "Traceback" not in ran.err
+    looks = Path("runs/together/training.jsonl").read_text().splitlines()
+    assert ran.err.count("from the uncut model on 6 other images") == len(looks)
 
 
 def test_options_that_cannot_be_are_refused(place):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
 from edgeprune.channels import Space
@@ -107,6 +108,12 @@ def _listening(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, li
             handle.remove()
 
 
+def _inside(module: nn.Module) -> nn.Module:
+    """The network itself, where it is called by way of a group of processes."""
+    inner: nn.Module = module.module if isinstance(module, DistributedDataParallel) else module
+    return inner
+
+
 def answer(outputs: object) -> Tensor:
     """The first tensor of what a network returns: its answer."""
     found: Tensor = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
@@ -135,7 +142,7 @@ class Distillation:
             images = share * images + (1 - share) * images.flip(0)
         with torch.no_grad(), _listening(self.teacher, self.blocks) as wanted:
             target = answer(self.teacher(images)).float()
-        with _listening(module, self.blocks) as given:
+        with _listening(_inside(module), self.blocks) as given:
             output = answer(module(images)).float()
         loss = _answers_apart(target, output, recipe.temperature)
         if recipe.labels:

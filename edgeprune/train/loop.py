@@ -76,13 +76,18 @@ def fit(
         while not state.over:
             _step(job, state, place)
             now = clock()
-            state.elapsed_s, last = state.elapsed_s + now - last, now
+            state.took(now - last)
+            last = now
             _stepped(job, state, say)
             tick(round(state.share * state.course.steps), state.course.steps)
-            if place is not None and (stop.asked or state.over or now - saved >= job.settings.checkpoint_s):
-                save_checkpoint(place / NAME, state.tensors(), state.document())
+            ending = state.anywhere(stop.asked)
+            if place is not None and (ending or state.over or now - saved >= job.settings.checkpoint_s):
+                if state.group.rank == 0:
+                    save_checkpoint(place / NAME, state.tensors(), state.document())
                 saved = now
             stop.meet()
+            if ending:
+                raise KeyboardInterrupt
     ended = _result(job, state)
     if state.best is not None:
         state.best.into(ended)
@@ -129,13 +134,13 @@ def _stepped(job: Job, state: State, say: Callable[[Mapping[str, Any]], None] | 
     found = _judge(job, state, _result(job, state), len(state.rows) + 1)
     row = state.row() | dict(job.companion.row()) | dict(found)
     state.rows.append(row)
-    if say is not None:
+    if say is not None and state.group.rank == 0:
         say(row)
 
 
 def _judge(job: Job, state: State, module: nn.Module, row: int) -> Mapping[str, Any]:
     """Evaluate a network, and keep its weights if they are the best so far."""
-    found = {} if job.evaluate is None else job.evaluate(module)
+    found: Mapping[str, Any] = state.group.agreed({} if job.evaluate is None else dict(job.evaluate(module)))
     if state.best is not None:
         state.best.offer(found[job.keep], module, row)
     return found

@@ -18,10 +18,11 @@ from edgeprune.resize import copy_tensors, own_tensors
 from edgeprune.train.augment import augmented, draws, order
 from edgeprune.train.best import Best
 from edgeprune.train.device import chosen, mixed_precision, placed
+from edgeprune.train.group import Group
 from edgeprune.train.job import Job, Objective
 from edgeprune.train.settings import Course, Settings, learning_rate
 
-_SEEDS = 1 << 63
+_SEEDS, _APART = 1 << 63, 1 << 40
 
 
 class State:
@@ -38,6 +39,7 @@ class State:
         elapsed_s: seconds so far.
         rows: of the evaluations so far.
         best: the best weights so far; None where those of the end are wanted.
+        group: the processes that train together.
     """
 
     def __init__(self, job: Job) -> None:
@@ -49,6 +51,8 @@ class State:
         self.rows: list[Mapping[str, Any]] = []
         self._loss, self._order = 0.0, (-1, order(0, 0, 0))
         self.module = placed(copy.deepcopy(job.module), self._device).train()
+        self.group = Group()
+        self._called = self.group.spread(self.module)
         self._learned = {name: one for name, one in self.module.named_parameters() if one.requires_grad}
         if not self._learned:
             raise TrainingError("the network has no parameters that can be trained", fix="Let them require gradients.")
@@ -98,12 +102,13 @@ class State:
         images, labels = self._batch()
         rate = learning_rate(self.course.share(self.done + 0.5, self.elapsed_s), settings)
         self._optimiser.param_groups[0]["lr"] = rate
-        torch.manual_seed((settings.seed * 1_000_003 + self.done) % _SEEDS)  # for layers that draw
+        # For layers that draw: each process of a group draws other numbers.
+        torch.manual_seed((settings.seed * 1_000_003 + self.done + self.group.rank * _APART) % _SEEDS)
         self._optimiser.zero_grad(set_to_none=True)
         with _trainable(self._job):
             with self._precision:
-                loss = objective(self.module, images, labels)
-            value = float(loss.detach())
+                loss = objective(self._called, images, labels)
+            value = self.group.mean(float(loss.detach()), self._device)
             if not math.isfinite(value):
                 return value
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -123,6 +128,16 @@ class State:
         told = {"epoch": epoch, "steps": steps, "share": self.share, "loss": self._loss / steps, "rate": rate}
         self._loss = 0.0
         return {**told, "elapsed_s": self.elapsed_s}
+
+    def took(self, seconds: float) -> None:
+        """Count time; in a group it is that of the first process, so that all end after the same step."""
+        if self._job.settings.minutes is not None:
+            seconds = float(self.group.agreed(seconds))
+        self.elapsed_s += seconds
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it is so in any process of the group."""
+        return self.group.any(flag, self._device)
 
     def result(self) -> nn.Module:
         """A copy of the network as it is now, or of the running mean, in eval mode, on the device."""
@@ -173,12 +188,15 @@ class State:
         self._job.companion.restore(document["companion"])
 
     def _batch(self) -> tuple[Tensor, Tensor | None]:
-        """The images and labels of the next step, on the device."""
+        """The images and labels of the next step, on the device: this process's share of them."""
         settings, images = self._job.settings, self._job.images
         if self._order[0] != self.epoch:
             self._order = self.epoch, order(settings.seed, self.epoch, len(images))
         size = min(settings.batch, len(images))
         indices = self._order[1][self.within * size : (self.within + 1) * size]
+        indices = indices[self.group.rank :: self.group.size][
+            : max(1, size // self.group.size)
+        ]  # equally many for each
         batch = images.take(indices)
         inputs = _inputs(batch, draws(settings.seed, self.epoch, indices, 3), settings, self._job.input)
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self._device)
