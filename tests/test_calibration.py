@@ -7,7 +7,7 @@ from export_nets import COST, Tiny, images_of, model_of
 from edgeprune.errors import DataError, ExportError, UsageError
 from edgeprune.export import EXPORTERS, PRECISIONS
 from edgeprune.export.calibration import LEAST_IMAGES, calibration_of
-from edgeprune.export.write import require, write_artifact
+from edgeprune.export.write import Feed, require, write_artifact
 from edgeprune.target import load_target
 
 
@@ -55,5 +55,7 @@ def test_int8_without_images_is_refused(monkeypatch):
 
 def test_an_empty_file_is_never_written(tmp_path):
     with pytest.raises(ExportError, match="empty onnx file"):
-        write_artifact(model_of(Tiny), COST, b"", tmp_path / "x.onnx", ("onnx", "fp32", "NCHW"), {})
+        write_artifact(
+            model_of(Tiny), COST, b"", tmp_path / "x.onnx", ("onnx", "fp32", "NCHW"), {}, Feed("input", "float32")
+        )
     assert list(tmp_path.iterdir()) == []

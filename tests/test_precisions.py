@@ -19,7 +19,7 @@ from edgeprune.export import parity
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.onnx_half import half
 from edgeprune.exporting import Wanted, export_files, score_files
-from edgeprune.files import read_json
+from edgeprune.files import read_json, sha256_of
 from edgeprune.inputs import Photos, chosen_formats
 from edgeprune.journal import Journal, Nobody
 from edgeprune.report.document import SCHEMA_FILE, Report
@@ -90,6 +90,37 @@ def test_every_model_is_written_in_every_precision_with_its_manifest(written):
         assert one.parity.passed
         assert one.parity.images == 40
         assert read_json(folder / f"{one.path}.json", 1)["parity"]["cosine"] == pytest.approx(1, abs=1e-4)
+
+
+def test_manifest_and_file_say_how_to_feed_it_and_what_wrote_it(written):
+    folder = written[1]
+    told = read_json(folder / "pruned-fp16.onnx.json", 1)
+    spec = model_of(Tiny).input
+    assert told["details"]["input"] == {
+        "name": "input",
+        "dtype": "float32",
+        "layout": "NCHW",
+        "shape": [1, *SHAPE],
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "scale": None,
+        "zero_point": None,
+    }
+    assert told["details"]["tools"].keys() >= {"edgeprune", "torch", "onnx", "onnxruntime", "onnxsim"}
+    facts = {entry.key: entry.value for entry in onnx.load(folder / "pruned-fp16.onnx").metadata_props}
+    assert json.loads(facts["input"]) == told["details"]["input"]
+    assert json.loads(facts["tools"]) == told["details"]["tools"]
+    assert (facts["plan_fingerprint"], told["plan_fingerprint"], facts["precision"]) == ("plan", "plan", "fp16")
+    assert told["sha256"] == sha256_of(folder / "pruned-fp16.onnx")
+
+
+def test_the_report_counts_the_operators_of_each_file(written):
+    artifacts, _ = written
+    rows = tables(replace(FULL, artifacts=artifacts))["graphs"].rows
+    assert rows[0][0] == "baseline-fp32.onnx"
+    assert rows[0][-1] == "Conv 3, Relu 2, Add 1, Clip 1, Gemm 1, ReduceMean 1"
+    assert rows[2][-1].startswith("Conv 3, Cast 2")
+    assert "graphs" not in tables(FULL)
 
 
 def test_an_fp16_file_is_half_the_size_takes_float32_and_passes_the_checker(written):

@@ -21,7 +21,7 @@ from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import require, write_artifact
+from edgeprune.export.write import Feed, require, tools_of, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
@@ -31,6 +31,8 @@ OPSET = 18
 IR_VERSION = 8
 """File format version: the one that goes with opset 18 (onnx/docs/Versioning.md). torch writes 10; ONNX Runtime 1.16,
 the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
+
+_FEED = Feed("input", "float32")
 
 
 def export_onnx(
@@ -79,7 +81,7 @@ def export_onnx(
         **told,
         "warnings": [*warnings, *told.get("warnings", [])],
     }
-    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details)
+    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details, _FEED)
 
 
 def one_image_onnx(model: Model) -> bytes:
@@ -186,6 +188,8 @@ def _describe(proto: Any, model: Model, precision: str) -> None:
         "input_layout": "NCHW",
         "input_mean": json.dumps(list(model.input.mean)),
         "input_std": json.dumps(list(model.input.std)),
+        "input": json.dumps(_FEED.to_json(model.input, "NCHW")),
+        "tools": json.dumps(tools_of("onnx")),
     }
     for key, value in facts.items():
         proto.metadata_props.add(key=key, value=value)

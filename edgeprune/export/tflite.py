@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune.artifact import Artifact
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.tflite_converters import Numbers, converted
-from edgeprune.export.write import require, write_artifact
+from edgeprune.export.write import Feed, require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.registry import unknown
@@ -67,7 +67,7 @@ def export_tflite(
     details = inspect(made.content)
     details["warnings"] = [*made.warnings, *details["warnings"], *([_DYNAMIC] if dynamic else [])]
     details["converter"] = list(made.by)
-    return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details)
+    return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details, feed_of(made.content))
 
 
 def inspect(content: bytes) -> dict[str, Any]:
@@ -94,6 +94,23 @@ def inspect(content: bytes) -> dict[str, Any]:
         "custom": custom,
         "warnings": warnings,
     }
+
+
+def feed_of(content: bytes) -> Feed:
+    """What the first input of a TFLite file wants."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+    graph = schema.Model.GetRootAs(content).Subgraphs(0)
+    tensor = graph.Tensors(graph.Inputs(0))
+    steps = tensor.Quantization()
+    stepped = steps is not None and steps.ScaleLength() > 0
+    return Feed(
+        tensor.Name().decode(),
+        names[tensor.Type()].lower(),
+        float(steps.Scale(0)) if stepped else None,
+        int(steps.ZeroPoint(0)) if stepped else None,
+    )
 
 
 def _operators(content: bytes) -> Iterator[tuple[str, int]]:

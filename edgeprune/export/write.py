@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
+from edgeprune.data import InputSpec
 from edgeprune.errors import ExportError, UsageError
 from edgeprune.export import PRECISIONS
 from edgeprune.export.calibration import Calibration
 from edgeprune.files import writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
+
+_TOOLS = {
+    "onnx": ("onnx", "onnxscript", "onnxsim", "onnxruntime"),
+    "tflite": ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "tensorflow"),
+}
 
 
 def require(name: str, precision: str, calibration: Calibration | None) -> None:
@@ -34,6 +42,44 @@ def require(name: str, precision: str, calibration: Calibration | None) -> None:
         raise UsageError("int8 needs images to calibrate with", fix="Give --data or --calibration-data.")
 
 
+@dataclass(frozen=True)
+class Feed:
+    """What a file's one input wants.
+
+    Attributes:
+        name: of the input.
+        dtype: "float32", "int8" or "uint8".
+        scale: of quantised input: a stored step is so much of a normalised pixel; None for floats.
+        zero_point: which stored number stands for 0; None for floats.
+    """
+
+    name: str
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def to_json(self, spec: InputSpec, layout: str) -> dict[str, Any]:
+        """All that a program must know to feed the file, as a JSON document."""
+        channels, height, width = spec.shape
+        shape = [1, channels, height, width] if layout == "NCHW" else [1, height, width, channels]
+        normalised = {"mean": list(spec.mean), "std": list(spec.std)}
+        return {"name": self.name, "dtype": self.dtype, "layout": layout, "shape": shape, **normalised} | {
+            "scale": self.scale,
+            "zero_point": self.zero_point,
+        }
+
+
+def tools_of(form: str) -> dict[str, str]:
+    """The packages that write a format and are installed, with their versions."""
+    found = {}
+    for package in ("edgeprune", "torch", "numpy", *_TOOLS.get(form, ())):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def write_artifact(
     model: Model,
     cost: Cost,
@@ -41,6 +87,7 @@ def write_artifact(
     out: Path,
     kind: tuple[str, str, str],
     details: Mapping[str, Any],
+    feed: Feed,
 ) -> Artifact:
     """Write a file and describe it.
 
@@ -50,7 +97,8 @@ def write_artifact(
         content: the file's bytes.
         out: where to, all of it or nothing.
         kind: its format, its precision and the layout of its input.
-        details: what the exporter wants told.
+        details: what the exporter wants told; the input and the tools' versions are added.
+        feed: what the file's input wants.
 
     Raises:
         ExportError: there is nothing to write.
@@ -73,5 +121,5 @@ def write_artifact(
         macs=cost.macs,
         parameters=cost.parameters,
         plan_fingerprint=model.plans[-1] if model.plans else None,
-        details=details,
+        details={**details, "input": feed.to_json(model.input, layout), "tools": tools_of(form)},
     )

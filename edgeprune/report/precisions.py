@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeprune.artifact import Artifact
 from edgeprune.report.numbers import count, share
 from edgeprune.report.scores import Change
 from edgeprune.report.table import Column, Table
@@ -60,6 +61,32 @@ def table(scored: Sequence[FileAccuracy]) -> Table:
         else ""
     )
     return Table("precisions", "Accuracy of the files", note, columns, tuple(map(_row, scored)))
+
+
+def graphs(artifacts: Sequence[Artifact]) -> Table:
+    """One row for each file whose operators were counted: the number of nodes at each stage, and of which kinds."""
+    stages = ("nodes_exported", "nodes_simplified", "nodes", "nodes_run")
+    columns = (
+        Column("artifact"),
+        *(Column(name, number=True, minor=True) for name in ("exported", "simplified", "written", "run")),
+        Column("operators in the file"),
+    )
+    rows = tuple(
+        (one.path, *(str(one.details.get(stage, "-")) for stage in stages), _histogram(one.details["operators"]))
+        for one in artifacts
+        if "operators" in one.details
+    )
+    note = (
+        "Nodes as the converter gave them, simplified, in the file, and after the runtime's own optimisation on the "
+        "machine that wrote it, where it tells."
+    )
+    return Table("graphs", "Graphs", note, columns, rows)
+
+
+def _histogram(operators: Mapping[str, int]) -> str:
+    """The kinds of operators, the most frequent first."""
+    found = sorted(operators.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{name} {number}" for name, number in found)
 
 
 def _row(one: FileAccuracy) -> tuple[str, ...]:

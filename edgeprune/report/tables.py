@@ -35,6 +35,7 @@ def tables(report: Report) -> dict[str, Table]:
         energy(report),
         files(report),
         precisions.table(report.files),
+        precisions.graphs(report.artifacts),
         accuracy(report),
         cost(report),
         layers(report),
