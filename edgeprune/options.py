@@ -56,7 +56,7 @@ Ema = Annotated[float | None, typer.Option(help="Decay of a running mean of the 
 Mixup = Annotated[float | None, typer.Option(help="Mix images in pairs, in shares from Beta(x, x). (default: not)")]
 Labels = Annotated[bool, typer.Option("--labels", help="Learn from the labels of the images, too, by half.")]
 Patience = Annotated[
-    int | None, typer.Option(help="End after so many of 20 looks without a better one; 0: never. (default: 10)")
+    int | None, typer.Option(help="End after so many of 10 looks without a better one; 0: never. (default: 5)")
 ]
 Device = Annotated[str | None, typer.Option(help="Where to distil: auto, cpu or cuda. (default: auto)")]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew where a distillation was interrupted.")]

@@ -315,6 +315,12 @@ def test_it_ends_early_after_so_many_evaluations_without_a_better_one():
     assert result.kept == 2
 
 
+def test_it_goes_on_as_long_as_it_gets_better_though_it_began_better():
+    result = kept({0: 1.0, **{row: 9.5 - 1.1 * row for row in range(1, 9)}}, epochs=8, patience=3)
+    assert len(result.rows) == 8
+    assert result.kept == 8
+
+
 @pytest.mark.parametrize("looks", [1, 2, 4])
 def test_it_is_looked_at_in_equal_shares_of_the_training(looks):
     rows = fit(job_of(epochs=4, looks=looks)).rows

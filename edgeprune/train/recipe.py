@@ -49,7 +49,7 @@ class DistilOrder:
     data: tuple[str, ...] = ()
     limit: int = 50_000
     settings: Settings = field(
-        default_factory=lambda: Settings(epochs=10, rate=0.02, weight_decay=1e-4, looks=20, patience=10)
+        default_factory=lambda: Settings(epochs=10, rate=0.02, weight_decay=1e-4, looks=10, patience=5)
     )
     padding: int | None = None
     flip: bool | None = None

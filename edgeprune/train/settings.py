@@ -38,7 +38,7 @@ class Settings:
         seed: of the order of images and of all that is random.
         minutes: end after so long, if the epochs are not over by then; the rate falls to 0 all the same.
         looks: how often it is evaluated on the way from beginning to end; 0 for after each epoch.
-        patience: end after so many evaluations in a row that found nothing better; 0 for never. See `Job.keep`.
+        patience: end after so many evaluations none of which was better than one before; 0 for never. See `Job.keep`.
         mixed: compute in 16 bits what bears it, where the device is made for that.
         device: where to train; "auto": on CUDA where there is one.
         checkpoint_s: seconds between two checkpoints.

@@ -79,9 +79,7 @@ class State:
     @property
     def over(self) -> bool:
         """Whether there is nothing left to do: it is through, or has found nothing better for too long."""
-        patience = self._job.settings.patience
-        idle = 0 if self.best is None else len(self.rows) - self.best.row
-        return self.share >= 1 or 0 < patience <= idle
+        return self.share >= 1 or 0 < self._job.settings.patience <= self._idle()
 
     @property
     def due(self) -> bool:
@@ -91,6 +89,17 @@ class State:
             return self.over or self.within == 0
         seen = self.rows[-1]["share"] if self.rows else 0.0
         return math.floor(self.share * looks) > math.floor(seen * looks)
+
+    def _idle(self) -> int:
+        """For how many evaluations none was better than one before.
+
+        What the training began with does not count: at a high rate it is worse than that for long, and yet gets better.
+        """
+        if self.best is None or not self.rows:
+            return 0
+        found = [float(row[self._job.keep]) for row in self.rows]
+        found = [one if math.isfinite(one) else math.inf for one in found]
+        return len(found) - 1 - found.index(min(found))
 
     def step(self, objective: Objective) -> float:
         """Learn from the next batch.
