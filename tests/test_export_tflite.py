@@ -158,6 +158,29 @@ def test_a_layout_that_cannot_be_resolved_is_counted_and_warned_of(exported, tmp
     assert "TRANSPOSE" in details["warnings"][0]
 
 
+class Sliced(nn.Module):
+    """Slices of two axes one after the other, of which some cannot be joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images)
+        joined = x[:, :, ::2, 1::2].mean((2, 3)) + x[:, 2:5, 1:9, 3:].mean((1, 2, 3)).reshape(-1, 1)
+        apart = x[:, :, 2:][:, :, ::3].mean((2, 3))  # one axis twice
+        once = x[:, :, 1:]
+        return joined + apart + once.amax((2, 3)) + once[:, :, :, 4:].mean((2, 3))  # what is read twice stays
+
+
+@litert
+def test_slices_in_steps_of_two_axes_are_one_operator_and_compute_the_same(exported, tmp_path):
+    model = model_of(Sliced)
+    artifact = export_tflite(model, COST, TARGET, "fp32", tmp_path / "x.tflite")
+    assert parity.check(artifact, tmp_path, model, images_of()).parity.max_rel < 1e-5
+    assert artifact.details["operators"]["STRIDED_SLICE"] == 2  # of three slices in steps
+
+
 class NoSuchOperator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return torch.special.bessel_j0(images).mean((2, 3))
