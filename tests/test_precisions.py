@@ -92,6 +92,24 @@ def test_every_model_is_written_in_every_precision_with_its_manifest(written):
         assert read_json(folder / f"{one.path}.json", 1)["parity"]["cosine"] == pytest.approx(1, abs=1e-4)
 
 
+def test_settings_reach_the_exporter_of_their_format_and_its_warnings_the_run(tmp_path, monkeypatch):
+    given = []
+
+    class Exporters:
+        def load(self, name):
+            return lambda *asked, **settings: given.append((name, settings)) or warned(export_onnx(*asked))
+
+    def warned(artifact):
+        return replace(artifact, details={**artifact.details, "warnings": ["look out"]})
+
+    monkeypatch.setattr("edgeprune.exporting.EXPORTERS", Exporters())
+    wanted = Wanted(TARGET, ("onnx",), settings={"onnx": {"flavour": "plain"}, "tflite": {"int8": "dynamic"}})
+    journal = Journal(Nobody())
+    export_files([(model_of(Tiny), COST)] * 2, wanted, tmp_path, photos_of(), journal)
+    assert given == [("onnx", {"flavour": "plain"})] * 2
+    assert journal.warnings == ["baseline-fp32.onnx: look out", "pruned-fp32.onnx: look out"]
+
+
 def test_manifest_and_file_say_how_to_feed_it_and_what_wrote_it(written):
     folder = written[1]
     told = read_json(folder / "pruned-fp16.onnx.json", 1)
