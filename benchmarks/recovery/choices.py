@@ -1,6 +1,6 @@
 """What of a network is left after a cut, without training and without labels, by how filters and widths are chosen.
 
-    python benchmarks/recovery.py [mobilenet_v2 resnet56] [--criteria qsfm,reconstruction] [--half second]
+    python benchmarks/recovery/choices.py [mobilenet_v2 resnet56] [--criteria qsfm,reconstruction] [--half second]
 
 MobileNet-V2 at 65 % of its MACs, widths in multiples of 8, on one half of the ImageNet validation subset (calibrated
 with other images); ResNet-56 at 51.3 %, any width, on as many test images of CIFAR-10 (JPEG-75 copy). Each criterion
@@ -35,7 +35,7 @@ from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.stats import paired_difference
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY / "../shared/data"))
 SHARED = REPOSITORY / "benchmarks" / "shared_data.py"
 BATCH = 32
