@@ -185,7 +185,8 @@ def without(images: ImageSet, others: ImageSet) -> ImageSet:
     fresh = [index for index, image in enumerate(images.images) if _digest(image) not in seen]
     if not fresh:
         what = "every image to score with is also one to calibrate with or to train on"
-        raise DataError(what, where=images.source, fix="Name other images to score with: --data PATH.")
+        fix = "Name other images to score with, to calibrate with (--calibration-data) or to train on (--train-data)."
+        raise DataError(what, where=images.source, fix=fix)
     return images if len(fresh) == len(images) else images.take(fresh)
 
 
