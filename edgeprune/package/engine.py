@@ -82,17 +82,32 @@ def push_words(engine: str, reference: str) -> list[str]:
 
 @contextmanager
 def nothing_left(engine: str, reference: str, parent: str) -> Iterator[None]:
-    """What a build leaves in the engine's storage is removed if the block fails: the image, and what it was made in."""
-    before = _workplaces(engine, parent)
+    """What a build leaves in the engine's storage is removed if the block fails: the image, and what it was made in.
+
+    An image that had the name before keeps it.
+    """
+    before, image = _workplaces(engine, parent), _image(engine, reference)
     try:
         yield
     except BaseException:
         with suppress(EdgepruneError):
-            call([engine, "rmi", "--force", reference], SHORT_SECONDS)
+            made = _image(engine, reference)
+            if not image:  # by its name: the same image may have others
+                call([engine, "rmi", "--force", reference], SHORT_SECONDS)
+            elif made != image:
+                call([engine, "tag", image, reference], SHORT_SECONDS)
+                call([engine, "rmi", made], SHORT_SECONDS)
         for left in _workplaces(engine, parent) - before:
             with suppress(EdgepruneError):
                 call([engine, "rm", *(["--force"] if engine == "podman" else []), left], SHORT_SECONDS)
         raise
+
+
+def _image(engine: str, reference: str) -> str:
+    """The id of the image that has a name; empty where none has."""
+    with suppress(EdgepruneError):
+        return call([engine, "images", "--quiet", "--no-trunc", reference], SHORT_SECONDS).strip()
+    return ""
 
 
 def _workplaces(engine: str, parent: str) -> set[str]:
