@@ -22,7 +22,7 @@ class LayerTime:
     """One layer of one variant, profiled.
 
     Attributes:
-        shape: what it computes but for its widths, see `edgeprune.prune.timing.shape_of`; layers of equal shape and
+        shape: what it computes but for its widths, see `edgeprune.prune.shapes.LayerAt`; layers of equal shape and
             widths take equally long.
         inputs: channels it reads.
         outputs: channels it makes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from edgeprune.plan import Allocation, Budget, PruningPlan
 from edgeprune.prune.cost import macs
 from edgeprune.prune.time_budget import even_in_time, least_damage_in_time
 from edgeprune.prune.timing import Times
-from edgeprune.prune.widths import MacsAt, least_damage, nearest
+from edgeprune.prune.widths import MacsAt, least_damage, nearest, share_within
 
 Scope = Literal["inner", "all"]
 _FUZZ = 1e-12
@@ -207,7 +207,11 @@ def _goal(
         return macs_at({name: share * size for name, size in sizes.items()})
 
     assert budget.ratio != "auto"
-    exact = 1 - budget.ratio if budget.ratio is not None else _share_of_filters(budget.macs, at)
+    if budget.ratio is not None:
+        exact = 1 - budget.ratio
+    else:
+        assert budget.macs is not None
+        exact = share_within(budget.macs, at)
     goal = at(exact) if budget.macs is None else budget.macs
     goal *= 1 + _FUZZ
     least = macs_at({name: allowed[0] for name, allowed in steps.items()})
@@ -217,7 +221,7 @@ def _goal(
     if asked == "macs":
         best, side = np.ceil(least * 1000) / 1000, "more"
     else:
-        best, side = np.floor(1000 * (1 - _share_of_filters(least, at) - _FUZZ)) / 1000, "less"
+        best, side = np.floor(1000 * (1 - share_within(least, at) - _FUZZ)) / 1000, "less"
     ask = f"Ask for --{asked} {best:g} or {side}, or let" if 0 < best < 1 else "Let"
     raise BudgetError(
         f"--{asked} {value:g} cannot be reached: every space cut to one step leaves {least:.3f} of the MACs",
@@ -237,13 +241,3 @@ def _goal_of_outcome(exact: Mapping[str, float], sizes: Mapping[str, int], crite
             fix="Give a number, as --ratio 0.3; `edgeprune criteria` says which criteria have an outcome of their own.",
         )
     return macs_at(exact) * (1 + _FUZZ)
-
-
-def _share_of_filters(macs_share: float | None, at: Callable[[float], float]) -> float:
-    """The share of filters that costs a share of the MACs, or a hair less; by bisection, to about 1e-15."""
-    assert macs_share is not None
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if at(middle) > macs_share else (middle, high)
-    return low

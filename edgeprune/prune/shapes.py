@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import fx
 
-from edgeprune.channels import ChannelMap, Labels, Layer
+from edgeprune.channels import FIXED, ChannelMap, Labels, Layer
 from edgeprune.program import Program, operator_of
 
 _FUSED = frozenset({"relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "sigmoid", "add", "mul", "clamp"})
@@ -111,10 +111,7 @@ class Shapes:
         return self.activations.count({**self.sizes, **widths}) / 1e6
 
     def _side(self, labels: Labels) -> Side:
-        counts = {
-            space.name: int(((labels >= space.first) & (labels < space.first + space.size)).sum())
-            for space in self._map.spaces
-        }
+        counts = {space.name: int((space.filters_at(labels) != FIXED).sum()) for space in self._map.spaces}
         each = {name: count / self.sizes[name] for name, count in counts.items() if count}
         return Side(float(labels.size - sum(counts.values())), each)
 

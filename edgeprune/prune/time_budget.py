@@ -9,7 +9,7 @@ import numpy as np
 from edgeprune.errors import BudgetError
 from edgeprune.prune.solve import Floats, Solution
 from edgeprune.prune.timing import Times
-from edgeprune.prune.widths import nearest
+from edgeprune.prune.widths import nearest, share_within
 
 
 def least_damage_in_time(
@@ -46,17 +46,12 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
     def share(widths: Mapping[str, float]) -> float:
         return times.ms({name: round(width) for name, width in widths.items()}) / whole
 
-    nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
-    fastest = times.problem(nothing, steps).fastest()
-    narrowest = share({name: float(allowed[0]) for name, allowed in steps.items()})
-    if narrowest > 1 / speedup:
-        raise _unreachable(speedup, times, fastest)
-    low, high = 0.0, 1.0
-    for _ in range(30):  # finer than a filter of any layer
-        middle = (low + high) / 2
-        slow = share({name: middle * allowed[-1] for name, allowed in steps.items()}) > 1 / speedup
-        low, high = (low, middle) if slow else (middle, high)
-    return nearest({name: low * allowed[-1] for name, allowed in steps.items()}, 1 / speedup, steps, share)
+    if share({name: float(allowed[0]) for name, allowed in steps.items()}) > 1 / speedup:
+        nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
+        raise _unreachable(speedup, times, times.problem(nothing, steps).fastest())
+    sizes = {name: allowed[-1] for name, allowed in steps.items()}
+    kept = share_within(1 / speedup, lambda each: share({name: each * size for name, size in sizes.items()}))
+    return nearest({name: kept * size for name, size in sizes.items()}, 1 / speedup, steps, share)
 
 
 def _unreachable(speedup: float, times: Times, fastest: Solution) -> BudgetError:

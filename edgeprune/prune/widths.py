@@ -11,6 +11,20 @@ MacsAt = Callable[[Mapping[str, float]], float]
 """Space name -> width to the share of the uncut MACs that stays."""
 
 
+def share_within(goal: float, at: Callable[[float], float]) -> float:
+    """The share of filters, 0 to 1, that costs `goal`, or a hair less; by bisection, to about 1e-15.
+
+    Args:
+        goal: may be reached.
+        at: what a share costs, more the more is kept.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if at(middle) > goal else (middle, high)
+    return low
+
+
 def nearest(exact: Mapping[str, float], goal: float, steps: Mapping[str, list[int]], macs_at: MacsAt) -> dict[str, int]:
     """Allowed widths next to the exact ones whose MACs come nearest to `goal` from below."""
     place = {name: next(i for i, width in enumerate(steps[name]) if width >= exact[name]) for name in exact}
