@@ -1,4 +1,7 @@
-"""Stands for podman: notes what it is told in $ENGINE_LOG, and complains at the word $ENGINE_FAILS of $ENGINE_SAYS."""
+"""Stands for podman: notes what it is told in $ENGINE_LOG, and complains at the word $ENGINE_FAILS of $ENGINE_SAYS.
+
+Of $ENGINE_NAMED, two ids, the first has the image's name before the build, the second after it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ CHECKED = {"schema": 1, "runtime": "onnxruntime", "runtime_version": "1", "passe
 
 
 def main(words: list[str]) -> None:
-    with Path(os.environ["ENGINE_LOG"]).open("a") as log:
+    noted = Path(os.environ["ENGINE_LOG"])
+    built = noted.exists() and '["build"' in noted.read_text()
+    with noted.open("a") as log:
         log.write(json.dumps(words) + "\n")
     if words[0] == os.environ.get("ENGINE_FAILS"):
         print(os.environ["ENGINE_SAYS"], file=sys.stderr)
@@ -21,6 +26,8 @@ def main(words: list[str]) -> None:
     given = dict(word.partition("=")[::2] for word in words if word.startswith("--"))
     if words[0] == "build":
         Path(given["--iidfile"]).write_text("sha256:1d")
+    elif words[0] == "images" and "ENGINE_NAMED" in os.environ:
+        print(os.environ["ENGINE_NAMED"].split()[built])
     elif words[0] == "image":
         print(os.environ.get("ENGINE_BASE", "arm64"))
     elif words[0] == "run":

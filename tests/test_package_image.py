@@ -194,7 +194,7 @@ def test_the_smoke_test_runs_the_image_as_it_should_be_run(tmp_path):
 
 def test_an_image_is_built_tested_written_and_told_of_in_the_run_folder(order, log):
     done = package(order)
-    assert told(log) == ["version", "image", "ps", "build", "run", "rm", "save"]
+    assert told(log) == ["version", "image", "ps", "images", "build", "run", "rm", "save"]
     assert done.image["reference"].startswith("localhost/edgeprune/tiny-rpi4:")
     assert done.image["layers"] == [{"bytes": 7, "compressed": True}]
     assert (done.image["id"], done.image["digest"]) == ("sha256:1d", "sha256:aa")
@@ -207,14 +207,14 @@ def test_an_image_is_built_tested_written_and_told_of_in_the_run_folder(order, l
 
 def test_what_needs_the_boards_own_hardware_is_not_tested_here(order, log):
     done = package(replace(order, runtime="tensorrt"))
-    assert told(log) == ["version", "image", "ps", "build", "save"]
+    assert told(log) == ["version", "image", "ps", "images", "build", "save"]
     assert done.image["smoke"] is None
 
 
 def test_it_is_sent_to_its_registry_under_the_name_given_and_need_not_be_tested(order, log):
     asked = replace(order.image, push="registry.example/net:1", smoke=False)
     done = package(replace(order, image=asked))
-    assert told(log) == ["version", "image", "ps", "build", "save", "push"]
+    assert told(log) == ["version", "image", "ps", "images", "build", "save", "push"]
     assert done.image["smoke"] is None
     assert json.loads(log.read_text().splitlines()[-1]) == ["push", "registry.example/net:1"]
 
@@ -237,6 +237,17 @@ def test_of_what_goes_wrong_neither_image_nor_file_is_left(order, log, monkeypat
         package(replace(order, image=replace(order.image, push="registry.example/net:1")))
     assert told(log)[-2:] == ["rmi", "ps"]
     assert sorted(order.run.iterdir()) == before
+
+
+def test_what_goes_wrong_gives_a_name_back_to_the_image_that_had_it_before(order, log, monkeypatch):
+    monkeypatch.setenv("ENGINE_FAILS", "run")
+    monkeypatch.setenv("ENGINE_SAYS", "Segmentation fault")
+    monkeypatch.setenv("ENGINE_NAMED", "sha256:before sha256:made")
+    with pytest.raises(DeviceError):
+        package(order)
+    words = [json.loads(line) for line in log.read_text().splitlines()]
+    name = words[3][-1]
+    assert words[-3:-1] == [["tag", "sha256:before", name], ["rmi", "sha256:made"]]
 
 
 def test_an_interrupted_build_leaves_nothing(order, log, monkeypatch):
