@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeprune.errors import ExportError
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.channels_last import flatten_channels_last
 from edgeprune.export.graph import export_error, inference_graph
+from edgeprune.export.once import made_once
 from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
 from edgeprune.export.onnx_run import optimised
@@ -59,29 +61,57 @@ def export_onnx(
         OutputError: the file cannot be written.
     """
     require("onnx", precision, calibration)
-    graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
-    exported = _convert(graph, model.input.shape, any_batch)
-    _forget_origin(exported)
-    simplified, warnings = _simplify(exported, model.input.shape)
-    if not any_batch:
-        warnings.append("the model's code fixes the batch size: the file takes one image at a time")
-    written, told = _in_precision(simplified, precision, target, calibration)
+    found = made_once(model, "onnx", _converted)
+    written, told = _in_precision(found.copied(), precision, target, calibration)
     _describe(written, model, precision)
     content = _checked_bytes(written)
     with quiet():
         run = optimised(content)
     details: dict[str, Any] = {
         "opset": OPSET,
-        "batch": "N" if any_batch else 1,
-        "nodes_exported": len(exported.graph.node),
-        "nodes_simplified": len(simplified.graph.node),
+        "batch": "N" if found.any_batch else 1,
+        "nodes_exported": found.nodes_exported,
+        "nodes_simplified": len(found.simplified.graph.node),
         "nodes": len(written.graph.node),
         "operators": dict(sorted(Counter(node.op_type for node in written.graph.node).items())),
         **run,
         **told,
-        "warnings": [*warnings, *told.get("warnings", [])],
+        "warnings": [*found.warnings, *told.get("warnings", [])],
     }
     return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details, _FEED)
+
+
+@dataclass(frozen=True, eq=False)
+class _Converted:
+    """A model in ONNX fp32, before it is described: what every precision begins with.
+
+    Attributes:
+        simplified: a ModelProto, not to be changed.
+        any_batch: whether it takes any number of images.
+        nodes_exported: before it was simplified.
+        warnings: each one sentence.
+    """
+
+    simplified: Any
+    any_batch: bool
+    nodes_exported: int
+    warnings: tuple[str, ...]
+
+    def copied(self) -> Any:
+        """A ModelProto that may be changed."""
+        proto = type(self.simplified)()
+        proto.CopyFrom(self.simplified)
+        return proto
+
+
+def _converted(model: Model) -> _Converted:
+    graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
+    exported = _convert(graph, model.input.shape, any_batch)
+    nodes = len(exported.graph.node)
+    _forget_origin(exported)
+    simplified, warnings = _simplify(exported, model.input.shape)
+    fixed = [] if any_batch else ["the model's code fixes the batch size: the file takes one image at a time"]
+    return _Converted(simplified, any_batch, nodes, (*warnings, *fixed))
 
 
 def one_image_onnx(model: Model) -> bytes:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.litert import litert_file
+from edgeprune.export.once import made_once
 from edgeprune.export.onnx import one_image_onnx
 from edgeprune.export.tensorflow_graph import tensorflow_file
 from edgeprune.export.tflite_quantise import quantised
@@ -92,7 +89,7 @@ def converted(model: Model, numbers: Numbers, converter: str = "auto") -> Conver
 
 
 def _by_litert(model: Model, numbers: Numbers) -> Converted:
-    content, by = _made_once(model, "litert", litert_file), ["litert-torch"]
+    content, by = made_once(model, "litert", litert_file), ["litert-torch"]
     if numbers.precision != "fp32":
         content = quantised(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
         by.append("ai-edge-quantizer")
@@ -102,7 +99,7 @@ def _by_litert(model: Model, numbers: Numbers) -> Converted:
 def _by_tensorflow(model: Model, numbers: Numbers) -> Converted:
     if not _installed("tensorflow"):
         raise MissingExtraError("tensorflow", "TFLite by TensorFlow")
-    given = _made_once(model, "onnx", one_image_onnx)
+    given = made_once(model, "onnx of one image", one_image_onnx)
     content = tensorflow_file(given, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
     return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]))
 
@@ -120,18 +117,3 @@ def _versions(packages: Sequence[str]) -> list[str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-_MADE: WeakKeyDictionary[nn.Module, dict[str, tuple[str, bytes]]] = WeakKeyDictionary()
-
-
-def _made_once(model: Model, kind: str, make: Callable[[Model], bytes]) -> bytes:
-    """What all precisions of a model begin with, made again for new weights only: it takes most of the time."""
-    weights = hashlib.sha256(repr(model.input.shape).encode())
-    for name, tensor in model.module.state_dict().items():
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    known, content = _MADE.setdefault(model.module, {}).get(kind, ("", b""))
-    if known != weights.hexdigest():
-        content = make(model)
-        _MADE[model.module][kind] = (weights.hexdigest(), content)
-    return content
