@@ -16,7 +16,6 @@ from edgeprune.artifact import RUNTIME_OF_FORMAT
 from edgeprune.bench.collect import collect
 from edgeprune.bench.compare import compare
 from edgeprune.bench.device import SshDevice, parse_device
-from edgeprune.bench.explain import explanations
 from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.fleet import Opener, side_by_side
 from edgeprune.bench.profiling import PROFILES_NAME, Refusal, profile
@@ -28,12 +27,12 @@ from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import doubts
 from edgeprune.benched import Benched
 from edgeprune.errors import DeviceError
-from edgeprune.explanation import Explanation
+from edgeprune.explaining import explained
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.material import Material, material_of
 from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.order import Order
-from edgeprune.profile import Profile, append_profiles, load_profiles
+from edgeprune.profile import Profile, append_profiles
 from edgeprune.report.build import bench_report, with_times
 from edgeprune.report.document import Report
 from edgeprune.report.machines import asked_for, machine_name, told_apart
@@ -74,7 +73,7 @@ def bench(order: Order, listener: Listener | None = None) -> Benched:
     found_doubts, comparisons = tuple(doubts(one) for one in measurements), compare(measurements)
     if material and not material.report and order.out:
         run = RunFacts(command=_command(order), seed=order.seed, created=_now())
-        told = _explained(order.out / PROFILES_NAME, material)
+        told = explained(order.out, material.artifacts)
         bench_report(material.artifacts, measurements, comparisons, found_doubts, run, told).save(order.out)
     return Benched(
         artifacts=material.artifacts if material else (),
@@ -186,23 +185,10 @@ def _rewritten(order: Order, material: Material) -> Report:
     report = with_times(material.report, kept, compare(kept), [doubts(one) for one in kept])
     note = f"Timed again at {_now()} by: {shlex.join(_command(order))}"
     notes = tuple(line for line in report.run.notes if not line.startswith("Timed again at "))
-    told = _explained(material.folder / PROFILES_NAME, material)
+    told = explained(material.folder, material.artifacts)
     report = replace(report, run=replace(report.run, notes=(*notes, note)), explanations=told)
     report.save(material.folder)
     return report
-
-
-def _explained(path: Path, material: Material) -> tuple[Explanation, ...]:
-    """Why the cut files are not faster, machine by machine, by the newest profile of every file."""
-    files = {one.sha256 for one in material.artifacts}
-    newest: dict[str, dict[tuple[str, str, str, int], Profile]] = {}
-    for one in load_profiles(path) if path.exists() else ():
-        if one.artifact in files:
-            its = newest.setdefault(machine_name(one.device), {})
-            its[one.artifact, one.role, one.runtime, one.threads] = one
-    return tuple(
-        replace(told, device=machine) for machine, its in newest.items() for told in explanations(tuple(its.values()))
-    )
 
 
 def _command(order: Order) -> tuple[str, ...]:

@@ -187,5 +187,5 @@ def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
         show(outcome.report)
         talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")
     if outcome.missed:
-        talk.say(f"goal missed: {outcome.missed}; why: edgeprune bench {outcome.folder} --profile")
+        talk.say(f"goal missed: {outcome.missed}; the report says why, layer by layer")
         raise typer.Exit(_MISSED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.bench.compare import Comparison, compare
@@ -64,11 +64,13 @@ class Decision:
         trials: of plans for a speed-up, in the order they were made; the plan is that of the one that was fastest at
             least, or of the first that is fast enough. Empty for other budgets, and where nothing could be tried.
         missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
+        conditions: under which plans were tried; None where none were.
     """
 
     plan: PruningPlan
     trials: tuple[Trial, ...] = ()
     missed: str = ""
+    conditions: Conditions | None = None
 
 
 def decide(
@@ -96,7 +98,7 @@ def decide(
         return Decision(plan)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         files = VariantFiles(Path(folder), uncut, target, table.conditions.format, journal)
-        return reach(
+        found = reach(
             request.budget.speedup,
             plan,
             lambda speedup: plan_for(Budget(speedup=speedup)),
@@ -104,6 +106,7 @@ def decide(
             lambda tried: foretold(times, _widths(tried)),
             journal,
         )
+    return replace(found, conditions=table.conditions)
 
 
 def reach(

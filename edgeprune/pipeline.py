@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.artifact import Artifact
-from edgeprune.bench.compare import compare
+from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.session import measure, save_inputs
 from edgeprune.bench.transport import Local
 from edgeprune.bench.trust import doubts
@@ -24,12 +24,15 @@ from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import check_labels
 from edgeprune.deciding import Decision, decide
 from edgeprune.distilling import Study, check_trainable
+from edgeprune.errors import EdgepruneError
+from edgeprune.explaining import ask_why, explained
 from edgeprune.export.child import end_child
 from edgeprune.exporting import Wanted, export_files, score_files
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
+from edgeprune.latency import Conditions
 from edgeprune.measurement import Measurement
 from edgeprune.model import Model, save_model
 from edgeprune.plan import PruningPlan
@@ -132,10 +135,11 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         recovery = recover(request, plan, uncut, pruned, photos, place, journal, study)
         notes = tuple(f"Round {number}: {trial}" for number, trial in enumerate(decision.trials, start=1))
         result = Result(plan, uncut, pruned, recovery)
-        report = conclude(request, result, photos, target, formats, folder, journal, notes)
+        report = conclude(request, result, photos, target, formats, folder, journal, notes, bool(decision.missed))
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
-    return Outcome(plan, whole, report, out, decision.missed)
+    missed = decision.missed or (not_faster(report, decision.conditions) if decision.conditions else "")
+    return Outcome(plan, whole, report, out, missed)
 
 
 def study_of(
@@ -157,8 +161,12 @@ def conclude(
     folder: Path,
     journal: Journal,
     notes: tuple[str, ...] = (),
+    missed: bool = False,
 ) -> Report:
-    """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
+    """Everything after the cut, into the run folder: score, save, export, verify, measure, report.
+
+    Why a file is not faster is asked of the runtimes where its interval does not clear 1, or the goal was `missed`.
+    """
     plan, uncut, pruned, recovery = result.plan, result.uncut, result.pruned, result.recovery
     recovered = recovery.model
     plan.save(folder / "plan.json")
@@ -175,7 +183,7 @@ def conclude(
     scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
     save_inputs(inputs, folder)
-    measurements = _measure(request, artifacts, target, folder, inputs, journal)
+    measurements, comparisons = _measure(request, artifacts, target, folder, inputs, missed, journal)
     found = [doubts(one) for one in measurements]
     weights, parameters = uncut.model.weights, uncut.cost.parameters
     with journal.stage("report"):
@@ -192,9 +200,10 @@ def conclude(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
             Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery.method),
-            Evidence(_data_use(photos), accuracy, artifacts, measurements, compare(measurements), found, scored),
+            Evidence(_data_use(photos), accuracy, artifacts, measurements, comparisons, found, scored),
             facts,
         )
+        report = replace(report, explanations=explained(folder, artifacts))
         report.save(folder)
     return report
 
@@ -205,14 +214,36 @@ def _measure(
     target: Target,
     folder: Path,
     images: np.ndarray,
+    missed: bool,
     journal: Journal,
-) -> tuple[Measurement, ...]:
+) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...]]:
     if not request.bench or not artifacts:
-        return ()
+        return (), ()
     cores = len(os.sched_getaffinity(0))
     threads = tuple(sorted({min(count, cores) for count in target.threads}))
     with journal.stage("bench") as tick, Local() as transport:
-        return measure(artifacts, folder, images, threads, transport=transport, seed=request.seed, tick=tick)
+        measured = measure(artifacts, folder, images, threads, transport=transport, seed=request.seed, tick=tick)
+    found = compare(measured)
+    slow = [one for one in found if missed or one.verdict != "faster"]
+    if slow and len({one.macs for one in artifacts}) > 1:  # else it was only trained
+        try:
+            with journal.stage("profile") as tick, Local() as transport:
+                ask_why(artifacts, folder, images, slow, transport, tick)
+        except EdgepruneError as error:  # the run is worth more than the reason
+            journal.warn(f"why it is not faster could not be found out: {error.what}")
+    return measured, found
+
+
+def not_faster(report: Report, conditions: Conditions) -> str:
+    """What a file is that was asked to be faster and is not surely so where its table was measured; else empty."""
+    fp32 = {one.path for one in report.artifacts if one.precision == "fp32"}
+    wanted = (conditions.board, conditions.runtime, conditions.threads)
+    slow = [
+        f"{one.candidate} is {one.ratio:.3g}x as fast [{one.ci95[0]:.3g}, {one.ci95[1]:.3g}]"
+        for one in report.comparisons
+        if (one.device, one.runtime, one.threads) == wanted and one.candidate in fp32 and one.verdict != "faster"
+    ]
+    return f"not surely faster than the uncut model: {', '.join(slow)}" if slow else ""
 
 
 def _data_use(photos: Photos) -> DataUse:

@@ -59,6 +59,7 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
         console.print(fitted(Table("bench", title, "", _BENCH, rows)) if rows else title)
         for one in device["sustained"]:
             _print_heat(console, from_plain(Sustained, one))
+        _print_slow(console, device["rows"])
         _print_energy(console, device["rows"])
         for doubt in device["doubts"]:
             of = f"{doubt['measurements']} of {len(device['rows'])} measurements"
@@ -67,6 +68,18 @@ def print_bench(document: Mapping[str, Any], as_json: bool) -> None:
     print_profiles(document, console)
     if document["gate"]:
         console.print(f"gate {document['gate']['asked']:g}x: {'met' if document['gate']['met'] else 'not met'}")
+
+
+def _print_slow(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say of which files nobody should expect that they are faster."""
+    slow = [
+        f"{Path(row['artifact']).name} ({row['runtime']}, {threads(row['threads'])})"
+        for row in rows
+        if row["speed_up"] and row["speed_up"]["verdict"] != "faster"
+    ]
+    if slow:
+        told = f"Not recommended, as not surely faster than the first file: {', '.join(slow)}"
+        console.print(escape(told), style="yellow", soft_wrap=True)
 
 
 def _print_energy(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -63,7 +63,9 @@ def test_the_run_folder_holds_everything_and_nothing_half_written(demo: Run) -> 
     manifests = {f"{name}.json" for name in FILES}
     rest = {"plan.json", "measurements.jsonl", "inputs.npy", "pruned.safetensors", "pruned.json"}
     reports = {"report.json", "report.md", "report.html"}
-    assert {path.name for path in demo.folder.iterdir()} == {*FILES, *manifests, *rest, *reports}
+    slow = any(one["verdict"] != "faster" for one in demo.report["comparisons"])
+    asked_why = {"profiles.jsonl"} if slow else set()
+    assert {path.name for path in demo.folder.iterdir()} == {*FILES, *manifests, *rest, *reports, *asked_why}
     assert [path.name for path in demo.folder.parent.iterdir()] == [demo.folder.name]
 
 

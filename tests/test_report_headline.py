@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from report_samples import FULL, speed_up, timing
 
+from edgeprune.explanation import Explanation, Finding
 from edgeprune.report.headline import headline, notices, short_name, speed
 from edgeprune.report.parts import Machine
 from edgeprune.report.wording import context, warnings
@@ -38,6 +39,35 @@ def test_several_settings_are_quoted_from_the_worst_to_the_best():
     assert "from 0.87x [0.84, 0.91] (litert, 1 thread) to 1.31x [1.27, 1.35] (onnxruntime, 2 threads)" in speed(
         of(FASTER, SAME, SLOWER)
     )
+
+
+def test_a_file_that_is_not_surely_faster_is_not_recommended():
+    told = headline(of(FASTER, SAME))
+    assert "Not recommended, as not surely faster than the uncut model: pruned.fp32.tflite." in told
+    assert "edgeprune bench RUN --profile" in told
+    assert notices(of(SLOWER))[1] in headline(of(SLOWER))
+    assert "Not recommended" not in headline(of(FASTER))
+
+
+def test_a_file_that_is_faster_in_some_settings_is_named_with_the_others():
+    other = speed_up("onnxruntime", 1, 0.98, (0.9, 1.06), "no significant difference")
+    assert "pruned.fp32.onnx (onnxruntime, 1 thread)." in headline(of(FASTER, other))
+
+
+def test_where_a_profile_tells_why_the_reason_and_the_remedy_stand_beside_it():
+    (one,) = of(SLOWER).comparisons
+    finding = Finding("UNCUT", "3 layers were not cut and take 60% of the time", 0.6, "See edgeprune inspect.")
+    told = Explanation(one.baseline, one.candidate, one.runtime, one.threads, (1.0, 1.1), (9, 8), (), (finding,))
+    report = replace(of(SLOWER), explanations=(replace(told, device=one.device),))
+    assert "pruned.fp32.tflite: 3 layers were not cut and take 60% of the time. See edgeprune inspect." in headline(
+        report
+    )
+    assert "bench RUN --profile" not in headline(report)
+
+
+def test_of_a_model_that_was_only_trained_no_speed_was_asked():
+    cost = replace(FULL.cost, pruned=FULL.cost.baseline)
+    assert "Not recommended" not in headline(replace(of(SAME), cost=cost))
 
 
 def test_it_says_that_the_host_is_not_the_target():

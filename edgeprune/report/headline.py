@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.report.document import Report
@@ -25,7 +26,8 @@ class Figure:
 
 def headline(report: Report) -> str:
     """The result in a few sentences: how much faster and where, how accurate, and whether to rely on it."""
-    return " ".join(sentence for sentence in (speed(report), accuracy(report), distrust(report)) if sentence)
+    told = (speed(report), advice(report), accuracy(report), distrust(report))
+    return " ".join(sentence for sentence in told if sentence)
 
 
 def speed(report: Report) -> str:
@@ -42,6 +44,34 @@ def telling(report: Report) -> tuple[SpeedUp, ...]:
     """The comparisons that answer the question: those made on the target itself if there are any, in fp32."""
     groups = _by_precision(report)
     return groups.get("fp32") or tuple(one for group in groups.values() for one in group)
+
+
+def advice(report: Report) -> str:
+    """Which cut files not to use for their speed, why, and what would help: those that are not surely faster."""
+    settings = Counter(one.candidate for its in _by_precision(report).values() for one in its)
+    slow = [one for its in _by_precision(report).values() for one in its if one.verdict != "faster"]
+    if not slow or report.cost.pruned.macs == report.cost.baseline.macs:  # trained only: nothing was to become faster
+        return ""
+    named = {path: [one for one in slow if one.candidate == path] for path in dict.fromkeys(o.candidate for o in slow)}
+    every = [
+        path if len(its) == settings[path] else f"{path} ({', '.join(setting(one) for one in its)})"
+        for path, its in named.items()
+    ]
+    return f"Not recommended, as not surely faster than the uncut model: {', '.join(every)}.{_why(slow, report)}"
+
+
+def _why(slow: Sequence[SpeedUp], report: Report) -> str:
+    """The most telling reason that profiles give for one of these, and what would help."""
+    asked = {(one.candidate, one.runtime, one.threads, one.device) for one in slow}
+    told = [
+        one
+        for one in report.explanations
+        if one.findings and (one.candidate, one.runtime, one.threads, one.device) in asked
+    ]
+    if not told:
+        return " Why, layer by layer: edgeprune bench RUN --profile."
+    worst = told[0].findings[0]
+    return f" {told[0].candidate}: {worst.said}. {worst.remedy}"
 
 
 def _by_precision(report: Report) -> dict[str, tuple[SpeedUp, ...]]:
@@ -103,11 +133,11 @@ def distrust(report: Report) -> str:
 
 
 def notices(report: Report) -> list[str]:
-    """What a reader must not miss: times of another machine, times not to rely on."""
+    """What a reader must not miss: times of another machine, files not to use, times not to rely on."""
     away = [device.name for device in report.devices if not device.is_target]
     host, title = " and ".join(away), report.target.title
     where = f"Timed on the host ({host}), not on {title}: these times and ratios are not those of that board."
-    return [*([where] if away else []), *filter(None, [distrust(report)])]
+    return [*([where] if away else []), *filter(None, [advice(report), distrust(report)])]
 
 
 def figures(report: Report) -> list[Figure]:
