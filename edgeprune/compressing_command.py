@@ -42,6 +42,7 @@ def compress(
     input_shape: options.InputShape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    class_names: options.ClassNames = None,
     criterion: options.CriterionName = "qsfm",
     criterion_option: options.CriterionOption = None,
     ratio: Annotated[
@@ -127,6 +128,7 @@ def compress(
         input_shape=parse_shape(input_shape),
         mean=parse_numbers("--mean", mean),
         std=parse_numbers("--std", std),
+        class_names=class_names,
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
         budget=parse_budget(ratio, macs, plan, speedup),

@@ -89,6 +89,7 @@ class ImageSet:
         source: where they come from, as the user wrote it.
         total: how many images the source holds.
         skipped: names of images that were chosen but could not be decoded.
+        classes: the name of each class, by its number; empty where the source names none, or not all.
     """
 
     images: np.ndarray
@@ -96,6 +97,7 @@ class ImageSet:
     source: str
     total: int
     skipped: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -147,7 +149,8 @@ def load_images(
     if broken:
         whole = ~np.isin(chosen, list(broken))
         images, chosen = images[whole], chosen[whole]
-    return ImageSet(images, None if found.labels is None else found.labels[chosen], source, total, skipped)
+    labels = None if found.labels is None else found.labels[chosen]
+    return ImageSet(images, labels, source, total, skipped, found.classes)
 
 
 def split(images: ImageSet, calibration: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import check_labels
 from edgeprune.distilling import Pupil, check_trainable
 from edgeprune.errors import EdgepruneError, ModelError, ParityError, UsageError
 from edgeprune.export.parity import check
 from edgeprune.exporting import PARITY_IMAGES
-from edgeprune.inputs import Photos, chosen_formats, named_photos
+from edgeprune.inputs import Photos, chosen_formats, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.model import Model, load_model, load_saved, with_tensors
 from edgeprune.pipeline import Outcome, Result, conclude, study_of
@@ -91,14 +90,15 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     if out.resolve() == asked.run.resolve():
         raise UsageError("the run itself is not replaced", where=str(out), fix="Name another folder with --out.")
     with journal.stage("load"):
-        saved, model = load_saved(asked.run), _uncut(request, asked.run)
+        saved = load_saved(asked.run)
+        model = replace(_uncut(request, asked.run), classes=saved.classes)
     check_trainable(saved)
     photos = named_photos(request, model, journal)
     uncut = traced(model, journal)
     check_plan(plan, uncut.channel_map)
     _check_same(uncut.model, before, asked.run, photos)
     photos, study = study_of(request, asked.order, photos, model, out, journal)
-    check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
+    uncut = with_classes(uncut, None, photos.scoring)
     if set(plan.keep) & set(left_whole(uncut.channel_map, "inner")):
         request = replace(request, scope="all")
     whole = left_whole(uncut.channel_map, request.scope)

@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,12 +35,14 @@ class ImageSource:
         labels: int64 [N], or None.
         read: the undecoded image at an index: a file's bytes, or uint8 [H, W] or [H, W, C].
         array: all images, uint8 [N, H, W] or [N, H, W, C], where the source holds them as an array; else None.
+        classes: the name of each class, by its number; empty where the source names none, or not all.
     """
 
     names: Sequence[str]
     labels: np.ndarray | None
     read: Callable[[int], bytes | np.ndarray]
     array: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -101,7 +103,7 @@ def _folder(folder: Path) -> ImageSource:
         _check_size(files[index].stat().st_size)
         return files[index].read_bytes()
 
-    return ImageSource(names, labels, read)
+    return ImageSource(names, labels, read, classes=tuple(each.name for each in classes) if labelled else ())
 
 
 def _check_size(size: int) -> None:
@@ -120,7 +122,7 @@ def _tar(path: Path, stack: contextlib.ExitStack) -> ImageSource:
             f"cannot read this tar: {error}", where=str(path), fix="Copy it anew: it may be truncated."
         ) from error
     names = [name for name in members if _is_image(PurePosixPath(name))]
-    labels = None
+    labels, classes = None, tuple[str, ...]()
     if text is not None:
         rows = _parse_labels(text, path)
         absent = [name for name in rows if name not in members]
@@ -129,6 +131,7 @@ def _tar(path: Path, stack: contextlib.ExitStack) -> ImageSource:
             raise DataError(what, where=str(path), fix="Names in labels.txt are the members' full paths.")
         names = sorted(rows, key=lambda name: members[name].offset)
         labels = _checked_labels([rows[name] for name in names], len(names), str(path))
+        classes = _folder_names(rows)
     if not names:
         raise DataError("no images in this tar", where=str(path), fix=_KINDS)
 
@@ -137,7 +140,7 @@ def _tar(path: Path, stack: contextlib.ExitStack) -> ImageSource:
         stream = archive.extractfile(members[names[index]])
         return stream.read() if stream else b""
 
-    return ImageSource(names, labels, read)
+    return ImageSource(names, labels, read, classes=classes)
 
 
 def _parse_labels(text: str, path: Path) -> dict[str, int]:
@@ -162,6 +165,14 @@ def _parse_labels(text: str, path: Path) -> dict[str, int]:
     if not rows:
         raise DataError("labels.txt lists no images", where=str(path), fix="One line an image: n01440764/7.jpg 0")
     return rows
+
+
+def _folder_names(rows: Mapping[str, int]) -> tuple[str, ...]:
+    """The folder of each class, where every class from 0 on has exactly one, of its own; else nothing."""
+    pairs = {(label, PurePosixPath(name).parent.name) for name, label in rows.items()}
+    names = [name for _, name in sorted(pairs)]
+    numbered = sorted(label for label, _ in pairs) == list(range(len(pairs)))
+    return tuple(names) if numbered and len(set(names)) == len(names) > 1 else ()
 
 
 def _npz(path: Path) -> ImageSource:

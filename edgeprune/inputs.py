@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.data import ImageSet, load_images, split, together, without
+from edgeprune.cutting import Traced
+from edgeprune.data import ImageSet, check_labels, load_images, split, together, without
 from edgeprune.errors import DataError, UsageError
 from edgeprune.export import EXPORTERS, PRECISIONS, available_formats
 from edgeprune.journal import Journal
@@ -108,6 +110,40 @@ def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
             first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
             second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
     return Photos(first, _apart(second, first, "calibration", journal))
+
+
+def with_classes(found: Traced, file: Path | None, *images: ImageSet) -> Traced:
+    """A model that knows what its classes are called, once the images' labels are known to be among them.
+
+    Args:
+        found: the model; names that it has already stay.
+        file: a text file with the name of each class, one a line; None for those that the images give, if they give
+            one for each output of the model. None are made up.
+        images: what it is to be scored and calibrated or trained with.
+
+    Raises:
+        DataError: a label is none of the model's classes.
+        UsageError: the file cannot be read, or names more or fewer classes than the model has.
+    """
+    count = found.program.shapes[found.program.outputs[0].name][1]
+    for each in images:
+        check_labels(each, count)
+    known = [each.classes for each in images if len(each.classes) == count]
+    names = _names_in(file, count) if file else found.model.classes or next(iter(known), ())
+    return replace(found, model=replace(found.model, classes=names))
+
+
+def _names_in(file: Path, count: int) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "It is a text file in UTF-8, one name a line."
+        raise UsageError(f"cannot read the names of the classes: {error}", where=str(file), fix=fix) from error
+    if len(names) != count or not all(names):
+        empty = f" (line {names.index('') + 1} is empty)" if "" in names else ""
+        what = f"{len(names)} names of classes{empty}; the model has {count} classes"
+        raise UsageError(what, where=str(file), fix="Give each class one line, in the order of the model's outputs.")
+    return names
 
 
 def lessons(request: Request, test_data: str | None, model: Model, journal: Journal) -> tuple[ImageSet, ImageSet]:

@@ -43,6 +43,7 @@ class Model:
         weights: the file its weights were read from; empty if they are as built (for most networks: random).
         more_inputs: the shape of each further input, without the batch.
         rewritten: why the network is a graph of operators in place of the user's own class; empty if it is the class.
+        classes: the name of each output; empty if they are not known.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class Model:
     weights: str = ""
     more_inputs: tuple[tuple[int, ...], ...] = ()
     rewritten: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -141,6 +143,7 @@ def save_model(model: Model, folder: Path | str, stem: str = "pruned") -> None:
         "more_inputs": [list(shape) for shape in model.more_inputs],
         "graph": graph,
         "rewritten": model.rewritten,
+        "classes": list(model.classes),
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "tensors": {name: list(value.shape) for name, value in tensors.items()},
         "shared": shared,
@@ -178,7 +181,7 @@ def load_saved(folder: Path | str, stem: str = "pruned", *, source: str | None =
     module = with_tensors(module, stored, _widths(document["widths"], bare_widths(module), path))
     _run(module, (spec.shape, *more_inputs), source)
     plans = tuple(document["plans"])
-    told = {"weights": document["weights"], "rewritten": document["rewritten"]}
+    told = {"weights": document["weights"], "rewritten": document["rewritten"], "classes": tuple(document["classes"])}
     return Model(module, spec, document["name"], source, plans, more_inputs=more_inputs, **told)
 
 
@@ -232,6 +235,7 @@ def _read_document(path: Path) -> dict[str, Any]:
             "graph": None,
             "rewritten": "",
             "widths": {},
+            "classes": [],
         }  # these keys came later
         document = {**later, **read_json(path, SCHEMA)}
         InputSpec.from_json(document["input"])
@@ -241,7 +245,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ModelError(f"not a saved model: {error.what}", where=str(path), fix=error.fix) from error
     kinds: dict[str, Any] = {"name": str, "source": str, "plans": list, "weights": str}
     kinds |= {"tensors": dict, "shared": dict, "tensors_sha256": str, "source_sha256": str | None}
-    kinds |= {"more_inputs": list, "graph": dict | None, "rewritten": str, "widths": dict}
+    kinds |= {"more_inputs": list, "graph": dict | None, "rewritten": str, "widths": dict, "classes": list}
     wrong = [key for key, kind in kinds.items() if key not in document or not isinstance(document[key], kind)]
     if wrong:
         raise ModelError(f"not a saved model: {', '.join(wrong)} missing or of the wrong kind", where=str(path))

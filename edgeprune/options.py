@@ -18,6 +18,9 @@ Weights = Annotated[Path | None, typer.Option(help="Safetensors or a plain state
 InputShape = Annotated[str | None, typer.Option("--input", help="Channels x height x width, e.g. 3x224x224.")]
 Mean = Annotated[str | None, typer.Option(help="Per channel, of pixels scaled to 0..1, e.g. 0.485,0.456,0.406.")]
 Std = Annotated[str | None, typer.Option(help="The same.")]
+ClassNames = Annotated[
+    Path | None, typer.Option(help="Names of the classes, one a line. (default: the folders of the images)")
+]
 CriterionName = Annotated[str, typer.Option(help="How filters are ranked: see `edgeprune criteria`.")]
 CriterionOption = Annotated[
     list[str] | None,

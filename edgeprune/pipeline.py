@@ -21,7 +21,6 @@ from edgeprune.bench.transport import Local
 from edgeprune.bench.trust import doubts
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import check_labels
 from edgeprune.deciding import Decision, decide
 from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
@@ -29,7 +28,7 @@ from edgeprune.explaining import ask_why, explained
 from edgeprune.export.child import end_child
 from edgeprune.exporting import Wanted, export_files, score_files
 from edgeprune.files import write_lines
-from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos
+from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
 from edgeprune.latency import Conditions
@@ -122,7 +121,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         check_alone()
         check_trainable(uncut.model)
         photos, study = study_of(request, order, photos, model, out, journal)
-    check_labels(photos.scoring, uncut.program.shapes[uncut.program.outputs[0].name][1])
+    uncut = with_classes(uncut, request.class_names, photos.scoring, photos.calibration)
     whole = left_whole(uncut.channel_map, request.scope)
     decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, journal)
     plan = decision.plan

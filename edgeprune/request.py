@@ -36,6 +36,7 @@ class Request:
         weights: safetensors or state dict; None for those that come with the model.
         data: images to score with; None for those that come with the model.
         calibration_data: images to score filters and refit layers with; None for a part of `data`.
+        class_names: a text file with the name of each class, one a line; None for the names that `data` gives.
         input_shape: (channels, height, width); None for what the model's card says.
         more_inputs: the shape of each input after the images, without the batch; only `inspect` takes them.
         mean: per channel, of pixels scaled to 0..1; None for what the card says.
@@ -68,6 +69,7 @@ class Request:
     weights: Path | None = None
     data: str | None = None
     calibration_data: str | None = None
+    class_names: Path | None = None
     input_shape: tuple[int, int, int] | None = None
     more_inputs: tuple[tuple[int, ...], ...] = ()
     mean: tuple[float, ...] | None = None

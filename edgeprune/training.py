@@ -15,11 +15,11 @@ from torch import nn
 from edgeprune import __version__
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import ImageSet, InputSpec, check_labels
+from edgeprune.data import ImageSet, InputSpec
 from edgeprune.errors import ModelError
 from edgeprune.files import write_json, write_lines
 from edgeprune.graph import GraphNetwork
-from edgeprune.inputs import chosen_formats, lessons
+from edgeprune.inputs import chosen_formats, lessons, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.lesson import Lesson, fingerprint_of, settings_of
 from edgeprune.model import Model, load_model, save_model
@@ -94,9 +94,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-trained"
     check_free(out, request.overwrite, DOCUMENT)
     images, scoring = lessons(request, order.test_data, model, journal)
-    start = _trainable(model, journal)
-    for each in (images, scoring):
-        check_labels(each, start.program.shapes[start.program.outputs[0].name][1])
+    start = with_classes(_trainable(model, journal), request.class_names, scoring, images)
     lesson = Lesson(order, settings_of(order, model), criterion, target, start, images, scoring)
     pruning = _soft_pruning(lesson) if order.prune else None
     place = out.with_name(f"{out.name}.training")

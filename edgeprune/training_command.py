@@ -46,6 +46,7 @@ def train(
     input_shape: options.InputShape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    class_names: options.ClassNames = None,
     criterion: options.CriterionName = "ssm",
     criterion_option: options.CriterionOption = None,
     ratio: Annotated[
@@ -108,6 +109,7 @@ def train(
         input_shape=parse_shape(input_shape),
         mean=parse_numbers("--mean", mean),
         std=parse_numbers("--std", std),
+        class_names=class_names,
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
         budget=parse_budget(None if ratio == _NOTHING else ratio, macs, None),

@@ -145,6 +145,7 @@ def test_every_source_gives_the_same_images_and_labels(tmp_path, six, kind):
     assert found.labels is not None
     assert found.labels.dtype == np.int64
     assert (found.source, found.total, found.skipped) == (source, 6, ())
+    assert found.classes == (("a", "b", "c") if kind in ("folder", "tar", "tar.gz") else ())
     assert pairs(found) == {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
@@ -176,6 +177,17 @@ def test_a_tar_without_labels_has_none_and_may_be_written_from_the_current_folde
     found = load_images(write_tar(tmp_path / "b.tar", listed), RGB)
     assert found.labels is not None
     assert found.labels.tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    "listing",
+    ["a/0.png 0\nb/1.png 2\n", "a/0.png 0\na/1.png 1\n", "a/0.png 0\nb/1.png 0\n", "0.png 0\n1.png 1\n"],
+    ids=["a class without images", "a folder of two classes", "a class of two folders", "no folders"],
+)
+def test_no_class_is_named_where_folders_do_not_name_each(tmp_path, six, listing):
+    files = {name: png(six[0][0]) for name in ("a/0.png", "a/1.png", "b/1.png", "0.png", "1.png")}
+    found = load_images(write_tar(tmp_path / "a.tar", {**files, "labels.txt": listing.encode()}), RGB)
+    assert (found.classes, found.total) == ((), 2)
 
 
 def test_nothing_is_extracted_from_a_tar_that_points_outside(tmp_path, six):

@@ -110,6 +110,17 @@ def test_a_photo_gives_the_classes_in_order(pristine, tmp_path):
     assert values == sorted(expected, reverse=True)
 
 
+def test_a_class_is_told_by_its_name_where_it_has_one(bundle, tmp_path):
+    Image.new("RGB", (10, 12), (200, 30, 90)).save(tmp_path / "photo.png")
+    facts = json.loads((bundle / "bundle.json").read_text())
+    names = ["ant", "bee", "cat", "dog", "elk"]
+    (bundle / "bundle.json").write_text(json.dumps({**facts, "classes": names}))
+    best = json.loads(on_board(bundle, "infer", str(tmp_path / "photo.png"), "--json").stdout)["best"]
+    assert [one["name"] for one in best] == [names[one["class"]] for one in best]
+    told = on_board(bundle, "infer", str(tmp_path / "photo.png")).stdout.splitlines()
+    assert [line.partition(":")[0] for line in told] == [one["name"] for one in best]
+
+
 def test_what_is_no_photo_is_told(pristine):
     ran = on_board(pristine, "infer", str(pristine / "bundle.json"))
     assert ran.returncode == 2

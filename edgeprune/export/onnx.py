@@ -23,7 +23,7 @@ from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import Feed, require, tools_of, write_artifact
+from edgeprune.export.write import Feed, described, require, tools_of, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
@@ -218,7 +218,7 @@ def _describe(proto: Any, model: Model, precision: str) -> None:
         "input_layout": "NCHW",
         "input_mean": json.dumps(list(model.input.mean)),
         "input_std": json.dumps(list(model.input.std)),
-        "input": json.dumps(_FEED.to_json(model.input, "NCHW")),
+        **{key: json.dumps(value) for key, value in described(model, _FEED, "NCHW").items()},
         "tools": json.dumps(tools_of("onnx")),
     }
     for key, value in facts.items():

@@ -80,6 +80,12 @@ def tools_of(form: str) -> dict[str, str]:
     return found
 
 
+def described(model: Model, feed: Feed, layout: str) -> dict[str, Any]:
+    """What must be known to use a file: `input`, and `classes`, the name of each output, where they are known."""
+    classes = {"classes": list(model.classes)} if model.classes else {}
+    return {"input": feed.to_json(model.input, layout), **classes}
+
+
 def write_artifact(
     model: Model,
     cost: Cost,
@@ -121,5 +127,5 @@ def write_artifact(
         macs=cost.macs,
         parameters=cost.parameters,
         plan_fingerprint=model.plans[-1] if model.plans else None,
-        details={**details, "input": feed.to_json(model.input, layout), "tools": tools_of(form)},
+        details={**details, **described(model, feed, layout), "tools": tools_of(form)},
     )

@@ -119,6 +119,7 @@ def _facts(choice: Choice, target: Target) -> dict[str, Any]:
         "artifact": {name: getattr(artifact, name) for name in kept},
         "runtime": choice.runtime,
         "input": choice.input.to_json(),
+        "classes": artifact.details.get("classes", []),
         "inputs": _INPUTS,
         "expected": _EXPECTED,
         "tolerance": tolerance(artifact.precision, accelerator=RUNTIMES[choice.runtime].accelerator),

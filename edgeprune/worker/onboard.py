@@ -106,7 +106,7 @@ def check(bundle: Bundle) -> dict[str, Any]:
 
 
 def best(bundle: Bundle, photo_file: Path) -> list[dict[str, Any]]:
-    """The highest values of the first output for a photo: class and value, highest first.
+    """The highest values of the first output for a photo, highest first: class, value, and name where it has one.
 
     Raises:
         BundleError: it is no photo.
@@ -122,7 +122,8 @@ def best(bundle: Bundle, photo_file: Path) -> list[dict[str, Any]]:
         raise BundleError(f"cannot read {photo_file} as a photo: {error}") from None
     output, _ = bundle.output(photo.normalise(pixels[None], wanted["mean"], wanted["std"]))
     order = sorted(range(len(output)), key=lambda place: -output[place])[:_BEST]
-    return [{"class": place, "value": float(output[place])} for place in order]
+    names = [{"name": name} for name in bundle.facts.get("classes") or ()] or [{}] * len(output)
+    return [{"class": place, "value": float(output[place]), **names[place]} for place in order]
 
 
 def report(bundle: Bundle, threads: list[int], blocks: int) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _answer(asked: argparse.Namespace, folder: Path) -> int:
         _print(
             {"schema": SCHEMA, "best": found},
             asked.json,
-            [f"class {one['class']}: {one['value']:.4g}" for one in found],
+            [f"{one.get('name') or 'class ' + str(one['class'])}: {one['value']:.4g}" for one in found],
         )
         return OK
     if asked.command == "check":
