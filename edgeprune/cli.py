@@ -24,6 +24,7 @@ from edgeprune.request import Request, parse_more_shapes, parse_shape
 from edgeprune.terminal import Talk, print_description, print_json
 from edgeprune.timing_commands import bench, compare, doctor
 from edgeprune.training_command import train
+from edgeprune.verifying_command import verify
 
 app = typer.Typer(
     name="edgeprune",
@@ -171,6 +172,7 @@ app.command()(compress)
 app.command()(train)
 app.command()(profile)
 app.command()(finetune)
+app.command()(verify)
 app.command()(bench)
 app.command()(compare)
 app.command()(doctor)

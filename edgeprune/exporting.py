@@ -85,11 +85,15 @@ def export_files(
 
 
 def score_files(
-    artifacts: Sequence[Artifact], folder: Path, spec: InputSpec, images: ImageSet, journal: Journal
+    artifacts: Sequence[Artifact],
+    folder: Path,
+    spec: InputSpec,
+    images: ImageSet,
+    journal: Journal,
+    *,
+    alone: bool = False,
 ) -> tuple[FileAccuracy, ...]:
-    """How often each file is right, beside the fp32 file of its model and format; nothing if all are fp32.
-
-    Parity with a model that is scored says all there is to say of an fp32 file.
+    """How often each file is right, beside the fp32 file of its model and format.
 
     Args:
         artifacts: the files, an fp32 one before the others of its model and format.
@@ -97,8 +101,10 @@ def score_files(
         spec: what the models want of an image.
         images: that nothing was calibrated with.
         journal: told of the stage.
+        alone: whether fp32 files are also scored where there are no others; parity with a model that is scored says
+            all there is to say of them.
     """
-    if all(one.precision == "fp32" for one in artifacts):
+    if not alone and all(one.precision == "fp32" for one in artifacts):
         return ()
     with journal.stage("accuracy of files") as tick:
         chosen = [_classes(one, folder, spec, images, tick, (at, len(artifacts))) for at, one in enumerate(artifacts)]

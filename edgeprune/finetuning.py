@@ -8,17 +8,18 @@ from pathlib import Path
 
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.distilling import Pupil, check_trainable
-from edgeprune.errors import EdgepruneError, ModelError, ParityError, UsageError
+from edgeprune.errors import ModelError, ParityError, UsageError
 from edgeprune.export.parity import check
 from edgeprune.exporting import PARITY_IMAGES
 from edgeprune.inputs import Photos, chosen_formats, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
-from edgeprune.model import Model, load_model, load_saved, with_tensors
+from edgeprune.model import Model, load_saved, with_tensors
 from edgeprune.pipeline import Outcome, Result, conclude, study_of
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, taught
+from edgeprune.reopening import asked_again, uncut_again
 from edgeprune.report.document import Report
 from edgeprune.report.scores import CUT, NORMS, RECONSTRUCTION, RECOVERY
 from edgeprune.request import Request
@@ -91,7 +92,7 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
         raise UsageError("the run itself is not replaced", where=str(out), fix="Name another folder with --out.")
     with journal.stage("load"):
         saved = load_saved(asked.run)
-        model = replace(_uncut(request, asked.run), classes=saved.classes)
+        model = replace(uncut_again(request, asked.run), classes=saved.classes)
     check_trainable(saved)
     photos = named_photos(request, model, journal)
     uncut = traced(model, journal)
@@ -116,47 +117,18 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
 
 def _request(asked: FinetuneOrder, before: Report) -> Request:
     """What a `compress` would have been asked for."""
-    scored, calibrated, spec = before.data.scoring, before.data.calibration, before.model.input
-    same = calibrated.source if calibrated and not asked.data else None
-    return Request(
-        model=before.model.source,
-        weights=asked.weights or (Path(before.model.weights) if before.model.weights else None),
-        target=asked.target or before.target.name,
-        data=asked.data or (scored.source if scored else None),
-        calibration_data=asked.calibration_data or same,
-        input_shape=spec.shape,
-        mean=spec.mean,
-        std=spec.std,
+    again = asked_again(before, weights=asked.weights, data=asked.data, calibration_data=asked.calibration_data)
+    return replace(
+        again,
+        target=asked.target or again.target,
         formats=asked.formats,
         precisions=asked.precisions,
         recover="distill",
-        calibration_images=calibrated.images if calibrated else Request.calibration_images,
-        images=scored.images if scored else Request.images,
-        seed=before.run.seed if asked.seed is None else asked.seed,
+        seed=again.seed if asked.seed is None else asked.seed,
         overwrite=asked.overwrite,
         bench=asked.bench,
         command=asked.command,
     )
-
-
-def _uncut(request: Request, run: Path) -> Model:
-    """The model that the run was cut from.
-
-    Raises:
-        UsageError: it cannot be had from what the run tells of it.
-    """
-    try:
-        return load_model(
-            request.model,
-            weights=request.weights,
-            input_shape=request.input_shape,
-            mean=request.mean,
-            std=request.std,
-        )
-    except EdgepruneError as error:
-        fix = "Give its weights with --weights, and run from the folder in which its Python file is found."
-        what = f"the uncut model, which the cut one learns from, cannot be loaded again: {error.what}"
-        raise UsageError(what, where=error.where or str(run), fix=fix) from error
 
 
 def _check_same(uncut: Model, before: Report, run: Path, photos: Photos) -> None:

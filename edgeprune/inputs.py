@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgeprune.cutting import Traced
 from edgeprune.data import ImageSet, check_labels, load_images, split, together, without
-from edgeprune.errors import DataError, UsageError
+from edgeprune.errors import DataError, EdgepruneError, UsageError
 from edgeprune.export import EXPORTERS, PRECISIONS, available_formats
 from edgeprune.journal import Journal
 from edgeprune.model import Model, known_models, load_model
@@ -144,6 +144,28 @@ def _names_in(file: Path, count: int) -> tuple[str, ...]:
         what = f"{len(names)} names of classes{empty}; the model has {count} classes"
         raise UsageError(what, where=str(file), fix="Give each class one line, in the order of the model's outputs.")
     return names
+
+
+def fresh_photos(request: Request, data: str | None, count: int | None, model: Model, journal: Journal) -> ImageSet:
+    """Images to verify a finished run with, decoded; none that it was calibrated with.
+
+    Args:
+        request: what the run was asked for; see `edgeprune.reopening.asked_again`.
+        data: where the images are; None for those that the run was scored with.
+        count: how many at most; None for as many as the run was scored with, or as `compress` would take of others.
+        model: what it wants of an image.
+        journal: told of broken images, and where the run's own cannot be had any more.
+    """
+    if data is None:  # as many are loaded as by the run, or others would count as calibrated with
+        scoring = named_photos(request, model, journal).scoring
+        return scoring.take(range(min(count or len(scoring), len(scoring))))
+    found = load_images(data, model.input, limit=count or Request.images, seed=request.seed)
+    try:
+        calibration = named_photos(request, model, journal).calibration
+    except EdgepruneError as error:
+        journal.warn(f"whether the run was calibrated with some of {data} is not known: {error.what} ({error.where})")
+        return found
+    return _apart(found, calibration, "calibration", journal)
 
 
 def lessons(request: Request, test_data: str | None, model: Model, journal: Journal) -> tuple[ImageSet, ImageSet]:

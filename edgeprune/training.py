@@ -28,6 +28,7 @@ from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.recovery import Recovery
+from edgeprune.reopening import TRAINED, TRAINING
 from edgeprune.report.document import Report
 from edgeprune.report.parts import Method
 from edgeprune.report.scores import CUT
@@ -43,7 +44,6 @@ from edgeprune.train.order import TrainOrder
 from edgeprune.train.soft_prune import SoftPruning
 
 SCHEMA = 1
-DOCUMENT, TRAINED = "training.json", "trained"
 _SCORED = 2000
 """Images that are scored after each epoch, at most."""
 
@@ -92,7 +92,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     chosen(order.settings.device)
     model = _model(order, journal)
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-trained"
-    check_free(out, request.overwrite, DOCUMENT)
+    check_free(out, request.overwrite, TRAINING)
     images, scoring = lessons(request, order.test_data, model, journal)
     start = with_classes(_trainable(model, journal), request.class_names, scoring, images)
     lesson = Lesson(order, settings_of(order, model), criterion, target, start, images, scoring)
@@ -101,7 +101,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     trained = _fit(lesson, pruning, place, journal)
     with staged(out) as folder:
         document = _document(lesson, trained)
-        write_json(folder / DOCUMENT, document)
+        write_json(folder / TRAINING, document)
         write_lines(folder / ROWS, trained.rows)
         ended = replace(start.model, module=trained.module)
         save_model(ended, folder, TRAINED)

@@ -168,11 +168,3 @@ def test_no_images_or_an_unknown_precision_or_format_is_a_usage_error(exported):
         parity.check(dataclasses.replace(artifact, precision="int4"), run, model, images_of())
     with pytest.raises(UsageError, match="openvino"):
         parity.check(dataclasses.replace(artifact, format="openvino"), run, model, images_of())
-
-
-def test_a_rejected_file_leaves_its_name_and_its_manifest_goes(exported):
-    _, artifact, run = exported
-    artifact.save_manifest(run)
-    kept = parity.reject(artifact, run)
-    assert [path.name for path in run.iterdir()] == [kept.name] == ["tiny.onnx.rejected"]
-    assert parity.reject(artifact, run) == kept

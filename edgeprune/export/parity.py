@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.export.execute import Array, failed, outputs_of, witness_of
+from edgeprune.export.outputs import Output, agreement_of, expected_of, parity_of
 from edgeprune.model import Model
 
-BATCH = 16
-"""Images per pass of the torch model: bounds memory, changes no result."""
 WITNESSED = 2
 """How many images a second implementation of the format is asked about."""
 
@@ -55,45 +51,22 @@ TOLERANCES: Mapping[str, Tolerance] = {
 """What is tolerated, by precision."""
 
 
-@dataclass(frozen=True)
-class _Output:
-    """One output for all images: what the model gives, what the file gives."""
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What came of comparing a file with its model.
 
-    place: int
-    expected: Array
-    got: Array
+    Attributes:
+        artifact: the file, with its parity where its outputs could be compared; a TFLite file's details also hold a
+            `witness`.
+        fault: why it may not be handed over; None if it may.
+    """
 
-    @property
-    def scale(self) -> float:
-        return float(np.abs(self.expected).max(initial=0.0)) or 1.0
-
-    @property
-    def difference(self) -> Array:
-        difference: Array = np.abs(self.got - self.expected)
-        return difference
-
-    @property
-    def max_rel(self) -> float:
-        return float(self.difference.max(initial=0.0)) / self.scale
-
-    @property
-    def cosine(self) -> float:
-        """Of the angle between what the model and what the file gives, the mean over the images."""
-        pair = [values.reshape(len(values), -1).astype(np.float64) for values in (self.expected, self.got)]
-        lengths = np.linalg.norm(pair[0], axis=1) * np.linalg.norm(pair[1], axis=1)
-        products = (pair[0] * pair[1]).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
-        nothing = ~(pair[0].any(axis=1) | pair[1].any(axis=1))
-        return min(1.0, float(np.where(nothing, 1.0, products).mean()))
+    artifact: Artifact
+    fault: ParityError | None = None
 
 
 def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifact:
-    """Compare a file with the model it was made from.
-
-    Args:
-        artifact: the file, of which `path` is in the folder `run`.
-        run: the run folder.
-        model: what the file should compute.
-        images: normalised as the model wants them, float32 [n >= 1, channels, height, width].
+    """Compare a file with the model it was made from; see `judge`.
 
     Returns:
         The artifact with its parity; of a TFLite file its details also hold a `witness`.
@@ -103,33 +76,75 @@ def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifac
         UsageError: there is no tolerance for its precision, or no runtime here for its format.
         MissingExtraError: the format's runtime is not installed.
     """
+    verdict = judge(artifact, run, model, images)
+    if verdict.fault is not None:
+        raise verdict.fault
+    return verdict.artifact
+
+
+def judge(artifact: Artifact, run: Path, model: Model, images: Array) -> Verdict:
+    """Compare a file with the model it was made from, and say what is wrong with it, if anything is.
+
+    Args:
+        artifact: the file, of which `path` is in the folder `run`.
+        run: the run folder.
+        model: what the file should compute.
+        images: normalised as the model wants them, float32 [n >= 1, channels, height, width].
+
+    Raises:
+        ParityError: the torch model itself does not give finite numbers.
+        UsageError: there is no tolerance for the file's precision, or no runtime here for its format.
+        MissingExtraError: the format's runtime is not installed.
+    """
     if artifact.precision not in TOLERANCES:
         raise UsageError(
             f"no parity tolerance for precision {artifact.precision!r}", fix=f"Known: {', '.join(TOLERANCES)}"
         )
-    if not len(images):
-        raise UsageError("parity needs at least one image")
-    tolerance = TOLERANCES[artifact.precision]
-    expected = _run_model(model, images)
-    _require_finite_model(model, expected)
-    outputs = _pair(artifact, expected, outputs_of(artifact, run, images))
-    worst = max(outputs, key=lambda output: output.max_rel)
-    agreement = float(np.mean(np.all([_same_class(output, tolerance.near_tie) for output in outputs], axis=0)))
-    if worst.max_rel > tolerance.max_rel:
-        raise _beyond(artifact, worst, tolerance)
-    if agreement < tolerance.top1_agreement:
-        raise failed(
-            artifact,
-            f"{agreement:.1%} of {len(images)} images keep their highest class, {tolerance.top1_agreement:.1%} must",
-        )
-    cosine = min(output.cosine for output in outputs)
-    if cosine < tolerance.cosine:
-        raise failed(artifact, f"cosine to the model's outputs {cosine:.4f}; at least {tolerance.cosine} is wanted")
-    max_abs = max(float(output.difference.max(initial=0.0)) for output in outputs)
+    tolerance, expected = TOLERANCES[artifact.precision], expected_of(model, images)
+    witness: dict[str, Any] = {}
+    try:
+        outputs = _pair(artifact, expected, outputs_of(artifact, run, images))
+    except ParityError as error:
+        return Verdict(dataclasses.replace(artifact, parity=None), error)
+    fault = _fault(artifact, outputs, tolerance)
+    if fault is None:
+        try:
+            witness = _witnessed(artifact, run, images, expected, tolerance)
+        except ParityError as error:
+            fault = error
     bound = tolerance.max_rel if np.isfinite(tolerance.max_rel) else None
-    parity = Parity(len(images), max_abs, worst.max_rel, agreement, bound, True, cosine)
-    details = {**artifact.details, **_witnessed(artifact, run, images, expected, tolerance)}
-    return dataclasses.replace(artifact, parity=parity, details=details)
+    parity = parity_of(outputs, tolerance.near_tie, bound, passed=fault is None)
+    return Verdict(dataclasses.replace(artifact, parity=parity, details={**artifact.details, **witness}), fault)
+
+
+def distance_between(model: Model, other: Model, images: Array) -> Parity:
+    """How far one torch model's outputs are from another's: what a cut changed. Nothing is refused; ties are not seen.
+
+    Args:
+        model: what is compared with.
+        other: of the same input and the same classes.
+        images: as in `judge`.
+
+    Raises:
+        ParityError: a model does not give finite numbers.
+    """
+    pairs = zip(expected_of(model, images), expected_of(other, images), strict=True)
+    outputs = [Output(place, *pair) for place, pair in enumerate(pairs)]
+    return parity_of(outputs, near_tie=0.0, bound=None, passed=True)
+
+
+def _fault(artifact: Artifact, outputs: list[Output], tolerance: Tolerance) -> ParityError | None:
+    """The first bound that is broken."""
+    worst = max(outputs, key=lambda output: output.max_rel)
+    agreement, cosine = agreement_of(outputs, tolerance.near_tie), min(output.cosine for output in outputs)
+    if worst.max_rel > tolerance.max_rel:
+        return _beyond(artifact, worst, tolerance)
+    if agreement < tolerance.top1_agreement:
+        kept, least = f"{agreement:.1%} of {len(worst.expected)} images", f"{tolerance.top1_agreement:.1%}"
+        return failed(artifact, f"{kept} keep their highest class, {least} must")
+    if cosine < tolerance.cosine:
+        return failed(artifact, f"cosine to the model's outputs {cosine:.4f}; at least {tolerance.cosine} is wanted")
+    return None
 
 
 def _witnessed(
@@ -157,32 +172,7 @@ def _witnessed(
     return {"witness": {"kernels": "reference", "images": len(few), "max_rel": max_rel, "cosine": cosine}}
 
 
-def reject(artifact: Artifact, run: Path) -> Path:
-    """Take a failed file out of use: it is renamed to `<name>.rejected`, to be looked into; its manifest is removed.
-
-    Returns:
-        The new path.
-    """
-    path = run / artifact.path
-    rejected = path.with_name(f"{path.name}.rejected")
-    (run / f"{artifact.path}.json").unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        path.replace(rejected)
-    return rejected
-
-
-def _run_model(model: Model, images: Array) -> list[Array]:
-    parameter = next(model.module.parameters(), torch.zeros(0))
-    batches: list[list[Array]] = []
-    with torch.no_grad():
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).to(parameter.device)
-            leaves = torch.utils._pytree.tree_leaves(model.module(batch))
-            batches.append([leaf.float().cpu().numpy() for leaf in leaves])
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
-def _pair(artifact: Artifact, expected: list[Array], got: list[Array]) -> list[_Output]:
+def _pair(artifact: Artifact, expected: list[Array], got: list[Array]) -> list[Output]:
     """Both sides' outputs together, once shapes and finiteness are as they must be."""
     shapes = [[list(values.shape[1:]) for values in side] for side in (expected, got)]
     if shapes[0] != shapes[1]:
@@ -193,31 +183,10 @@ def _pair(artifact: Artifact, expected: list[Array], got: list[Array]) -> list[_
                 artifact,
                 f"image {unfinite[0][0]}, output {place}: got {values[tuple(unfinite[0])]}, not a finite number",
             )
-    return [_Output(place, *pair) for place, pair in enumerate(zip(expected, got, strict=True))]
+    return [Output(place, *pair) for place, pair in enumerate(zip(expected, got, strict=True))]
 
 
-def _require_finite_model(model: Model, expected: list[Array]) -> None:
-    for place, values in enumerate(expected):
-        if len(unfinite := np.argwhere(~np.isfinite(values))):
-            raise ParityError(
-                f"the torch model {model.name} itself does not give finite numbers",
-                where=f"image {unfinite[0][0]}, output {place}: {values[tuple(unfinite[0])]}",
-                fix="Check its weights, and that the input's mean and std are those it was trained with.",
-            )
-
-
-def _same_class(output: _Output, near_tie: float) -> npt.NDArray[np.bool_]:
-    """For each image, whether the highest class (axis 1) is the same, everywhere in the output."""
-    expected = output.expected
-    if expected.ndim < 2:
-        return np.ones(len(expected), dtype=np.bool_)
-    chosen = output.got.argmax(axis=1, keepdims=True)
-    margin = expected.max(axis=1, keepdims=True) - np.take_along_axis(expected, chosen, axis=1)
-    same: npt.NDArray[np.bool_] = (margin <= near_tie * output.scale).reshape(len(expected), -1).all(axis=1)
-    return same
-
-
-def _beyond(artifact: Artifact, worst: _Output, tolerance: Tolerance) -> ParityError:
+def _beyond(artifact: Artifact, worst: Output, tolerance: Tolerance) -> ParityError:
     image, *index = (int(axis) for axis in np.unravel_index(worst.difference.argmax(), worst.difference.shape))
     here = (image, *index)
     return failed(
