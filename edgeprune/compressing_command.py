@@ -64,6 +64,7 @@ def compress(
     scope: options.Scope = "inner",
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    max_drop: options.MaxDrop = None,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
     recover: Annotated[
@@ -136,6 +137,7 @@ def compress(
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
         precisions=parse_precisions(precisions),
+        max_drop=max_drop,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
         recover=recover,  # type: ignore[arg-type]

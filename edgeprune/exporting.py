@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.accuracy import predict
 from edgeprune.artifact import Artifact, Role
+from edgeprune.cutting import Traced
 from edgeprune.data import ImageSet, InputSpec
 from edgeprune.export import EXPORTERS
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.execute import classes_of
+from edgeprune.export.goal import Goal
 from edgeprune.export.parity import check
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
@@ -38,12 +41,25 @@ class Wanted:
         formats: of the files.
         precisions: each format in each of them; fp32 first.
         settings: by format, what only its exporter knows.
+        goal: how often int8 files must be right; None for all of their layers in int8.
     """
 
     target: Target
     formats: Sequence[str]
     precisions: Sequence[str] = ("fp32",)
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    goal: Goal | None = None
+
+
+def goal_of(uncut: Traced, photos: Photos, most: float, journal: Journal) -> Goal | None:
+    """What an int8 file may lose against the uncut model on the images to choose by; None where there are none."""
+    images = photos.choosing
+    if images is None:
+        return None
+    with journal.stage("accuracy to keep") as tick:
+        own = predict(uncut.model, uncut.program, images, tick).ranked[:, 0]
+    truth, right = (own, len(own)) if images.labels is None else (images.labels, int((own == images.labels).sum()))
+    return Goal(images, uncut.model.input, truth, right, most, "agreement" if images.labels is None else "top1")
 
 
 def export_files(
@@ -73,9 +89,12 @@ def export_files(
         for precision in wanted.precisions:
             for role, (model, cost) in zip(ROLES, models, strict=True):
                 out, shown = folder / f"{role}-{precision}.{name}", calibration if precision == "int8" else None
-                with journal.stage(f"export {name}"):
+                with journal.stage(f"export {name}") as tick:
+                    if shown and wanted.goal:
+                        shown = replace(shown, goal=replace(wanted.goal, tick=tick))
                     artifact = exporter(model, cost, wanted.target, precision, out, shown, **settings)
-                for warning in artifact.details.get("warnings", ()):
+                missed = artifact.details.get("mixed", {}).get("missed")
+                for warning in (*artifact.details.get("warnings", ()), *([missed] if missed else [])):
                     journal.warn(f"{artifact.path}: {warning}")
                 with journal.stage("parity"):
                     checked = check(artifact, folder, model, held_out)

@@ -20,16 +20,19 @@ from edgeprune.request import Request
 from edgeprune.target import Target
 
 _BATCH = 32
+_CHOOSING = 2000
+"""Images to choose by at most: half a point is ten of them."""
 _TESTED = 10
 """One image in so many is kept for testing where none are given for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photos:
-    """Images to calibrate with and images to score with; they share none."""
+    """Images to calibrate with, to score with, and to choose by where an accuracy is asked for; they share none."""
 
     calibration: ImageSet
     scoring: ImageSet
+    choosing: ImageSet | None = None
 
     def batches(self, model: Model) -> list[Tensor]:
         """The calibration images as the model wants them, float32 [n, channels, height, width] each."""
@@ -92,7 +95,7 @@ def named_model(request: Request, journal: Journal) -> Model:
 
 
 def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
-    """Images to calibrate and to score with, decoded."""
+    """Images to calibrate and to score with, decoded, and where an accuracy is asked for those to choose by."""
     card = known_models().get(request.model)
     data = request.data or (card.data if card else None)
     if not data:
@@ -109,7 +112,24 @@ def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
         else:
             first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
             second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
-    return Photos(first, _apart(second, first, "calibration", journal))
+    photos = Photos(first, _apart(second, first, "calibration", journal))
+    return photos if request.max_drop is None else _set_aside(photos, request.max_drop, journal)
+
+
+def _set_aside(photos: Photos, most: float, journal: Journal) -> Photos:
+    """Half of the images to score with, but no more than it takes, become those to choose by."""
+    images = photos.scoring
+    number = min(len(images) // 2, _CHOOSING)
+    if not number:
+        what = "one image is not enough to choose by and to score with"
+        raise DataError(what, where=images.source, fix="Give more, or leave --max-drop out.")
+    if 100 / number > most:
+        journal.warn(
+            f"--max-drop {most:g} is judged by {number} images: one of them is {100 / number:.2g} points, and to lose "
+            "none says little; give more images to score with"
+        )
+    choosing, others = images.take(range(number)), images.take(range(number, len(images)))
+    return replace(photos, scoring=without(others, choosing), choosing=choosing)
 
 
 def with_classes(found: Traced, file: Path | None, *images: ImageSet) -> Traced:
@@ -223,6 +243,8 @@ def food(
             sets = [load_images(one, model.input, limit=limit, seed=seed, tick=tick) for one in sources]
         found = together(sets, seed)
         photos = replace(photos, scoring=_apart(photos.scoring, found, "training", journal))
+        if photos.choosing is not None:
+            photos = replace(photos, choosing=without(photos.choosing, found))
     if labels and found.labels is None:
         fix = "Leave --labels out: none are needed."
         raise DataError(

@@ -32,6 +32,13 @@ Formats = Annotated[str | None, typer.Option(help="Files to write, e.g. onnx,tfl
 Precisions = Annotated[
     str, typer.Option(help="Number formats of the files, e.g. fp16,int8; fp32 is always written, too.", metavar="LIST")
 ]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Points of accuracy that cut and int8 may cost together; without labels, of agreement with uncut.",
+        metavar="POINTS",
+    ),
+]
 TfliteConverter = Annotated[
     str, typer.Option(help="auto, litert or tensorflow; auto: litert where installed, tensorflow for what it cannot.")
 ]

@@ -26,7 +26,7 @@ from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
 from edgeprune.explaining import ask_why, explained
 from edgeprune.export.child import end_child
-from edgeprune.exporting import Wanted, export_files, score_files
+from edgeprune.exporting import Wanted, export_files, goal_of, score_files
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
@@ -38,6 +38,7 @@ from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, recover
+from edgeprune.report import mixed
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
 from edgeprune.report.parts import DataUse, Images, RunFacts, Stage, Subject
@@ -81,7 +82,7 @@ class Outcome:
         whole: channel space -> why it was left whole.
         report: everything found out; None after a dry run.
         folder: the run folder; None after a dry run.
-        missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
+        missed: why a speed-up or an accuracy that was asked for is not reached; empty if it is, or was not asked for.
     """
 
     plan: PruningPlan
@@ -137,7 +138,8 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         report = conclude(request, result, photos, target, formats, folder, journal, notes, bool(decision.missed))
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
-    missed = decision.missed or (not_faster(report, decision.conditions) if decision.conditions else "")
+    slow = decision.missed or (not_faster(report, decision.conditions) if decision.conditions else "")
+    missed = "; ".join(reason for reason in (slow, mixed.missed(report.artifacts)) if reason)
     return Outcome(plan, whole, report, out, missed)
 
 
@@ -176,7 +178,8 @@ def conclude(
     if recovery.rows:
         write_lines(folder / ROWS, recovery.rows)
     tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8}
-    wanted = Wanted(target, formats, request.precisions, {"tflite": tflite})
+    goal = None if request.max_drop is None else goal_of(uncut, photos, request.max_drop, journal)
+    wanted = Wanted(target, formats, request.precisions, {"tflite": tflite}, goal)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)

@@ -24,6 +24,7 @@ DEMO = "digits"
 DEFAULT_RATIO = 0.3
 
 _SEEDS = 1 << 32
+_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Request:
         formats: file formats to write; None for all that can be written here.
         precisions: number formats to write each of them in, of `edgeprune.target.PRECISIONS`; fp32 is among them, for
             the others are judged by it.
+        max_drop: how many points of accuracy (without labels, of agreement with the uncut model) the cut and int8 may
+            cost together, on images that are then not reported on; layers of int8 files that cost more stay in float.
+            None for all in int8.
         tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
         tflite_int8: see `edgeprune.export.tflite.INT8`.
         recover: what to do after the cut.
@@ -81,6 +85,7 @@ class Request:
     scope: Scope = "inner"
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
+    max_drop: float | None = None
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
     recover: Recovery = "reconstruct"
@@ -117,6 +122,14 @@ class Request:
         for precision in self.precisions:
             if precision not in PRECISIONS:
                 raise unknown("--precisions", precision, PRECISIONS)
+        if self.max_drop is not None:
+            if not 0 <= self.max_drop < _POINTS:
+                fix = "For example --max-drop 0.5."
+                raise UsageError(f"--max-drop must be from 0 to below {_POINTS} points, got {self.max_drop:g}", fix=fix)
+            if "int8" not in self.precisions:
+                raise UsageError(
+                    "--max-drop is what int8 may cost, which is not asked for", fix="Add --precisions int8."
+                )
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}", fix="Give a larger one, or leave it out.")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import DataError
+from edgeprune.export.goal import Goal
 
 LEAST_IMAGES = 8
 """Fewer say little of the ranges that other images need."""
@@ -22,10 +23,12 @@ class Calibration:
     Attributes:
         images: whose values are looked at, float32 [n >= 1, channels, height, width].
         held_out: to choose by, where there are several ways to turn these values into scales: the same.
+        goal: how often the file must be right; layers that cost more stay in float. None for all in int8.
     """
 
     images: npt.NDArray[np.float32]
     held_out: npt.NDArray[np.float32]
+    goal: Goal | None = None
 
 
 def calibration_of(images: npt.NDArray[np.float32], source: str = "") -> Calibration:

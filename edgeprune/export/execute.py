@@ -36,7 +36,7 @@ def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
         MissingExtraError: the format's runtime is not installed.
     """
     with _running(artifact):
-        compute = _opener(artifact)(run / artifact.path)
+        compute = opened(artifact.format, (run / artifact.path).read_bytes())
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -50,7 +50,7 @@ def witness_of(artifact: Artifact, run: Path, images: Array) -> list[Array] | No
     if artifact.format != "tflite":
         return None
     with _running(artifact):
-        compute = _litert(run / artifact.path, reference=True)
+        compute = _litert((run / artifact.path).read_bytes(), reference=True)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -64,19 +64,24 @@ def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Itera
         batches: normalised as the model wants them, float32 [n, channels, height, width] each.
     """
     with _running(artifact):
-        compute = _opener(artifact)(run / artifact.path)
+        compute = opened(artifact.format, (run / artifact.path).read_bytes())
     for batch in batches:
         with _running(artifact):
             rows = [compute(np.ascontiguousarray(batch[place : place + 1]))[0] for place in range(len(batch))]
         yield np.concatenate(rows).argmax(axis=1)
 
 
-def _opener(artifact: Artifact) -> Callable[[Path], Run]:
-    if artifact.format not in _OPENERS:
-        raise UsageError(
-            f"no runtime here to check a file of format {artifact.format!r}", fix=f"Known: {', '.join(_OPENERS)}"
-        )
-    return _OPENERS[artifact.format]
+def opened(form: str, content: bytes) -> Run:
+    """A file's bytes made ready to run.
+
+    Raises:
+        UsageError: there is no runtime here for its format.
+        MissingExtraError: the format's runtime is not installed.
+        Exception: whatever the runtime raises of a file that it cannot read.
+    """
+    if form not in _OPENERS:
+        raise UsageError(f"no runtime here to check a file of format {form!r}", fix=f"Known: {', '.join(_OPENERS)}")
+    return _OPENERS[form](content)
 
 
 @contextmanager
@@ -101,10 +106,10 @@ def failed(artifact: Artifact, where: str) -> ParityError:
     return ParityError(f"{artifact.path} does not compute what the model computes", where=where, fix=fix)
 
 
-def _onnxruntime(path: Path) -> Run:
+def _onnxruntime(content: bytes) -> Run:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def compute(image: Array) -> list[Array]:
@@ -114,13 +119,13 @@ def _onnxruntime(path: Path) -> Run:
     return compute
 
 
-def _litert(path: Path, *, reference: bool = False) -> Run:
+def _litert(content: bytes, *, reference: bool = False) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise MissingExtraError("tflite", "checking a TFLite file") from error
     kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
-    interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1, experimental_op_resolver_type=kernels)
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
 
@@ -151,4 +156,4 @@ def _meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
     return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
 
-_OPENERS: Mapping[str, Callable[[Path], Run]] = {"onnx": _onnxruntime, "tflite": _litert}
+_OPENERS: Mapping[str, Callable[[bytes], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

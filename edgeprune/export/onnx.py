@@ -14,7 +14,7 @@ from torch import fx
 
 from edgeprune import __version__
 from edgeprune.artifact import Artifact
-from edgeprune.errors import ExportError
+from edgeprune.errors import EdgepruneError, ExportError
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.channels_last import flatten_channels_last
 from edgeprune.export.graph import export_error, inference_graph
@@ -127,6 +127,18 @@ def one_image_onnx(model: Model) -> bytes:
     return content
 
 
+def named_weights(model: Model) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of a model's weights, in the order they are computed with; a name without ".weight".
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    graph = made_once(model, "onnx", _converted).simplified.graph
+    stored = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    used = dict.fromkeys(name for node in graph.node for name in node.input if len(stored.get(name, ())) > 1)
+    return tuple((name.removesuffix(".weight"), stored[name]) for name in used)
+
+
 def _in_precision(
     proto: Any, precision: str, target: Target, calibration: Calibration | None
 ) -> tuple[Any, dict[str, Any]]:
@@ -141,8 +153,9 @@ def _in_precision(
             assert calibration is not None
             stepped, told = quantised(proto, calibration, activations_for(target.arch))
             _forget_origin(stepped)
-            return stepped, {"quantisation": told}
-        except OSError:  # the disk: told by who writes
+            mix = told.pop("mixed", None)
+            return stepped, {"quantisation": told, **({"mixed": mix} if mix else {})}
+        except (OSError, EdgepruneError):  # the disk is told of by who writes
             raise
         except Exception as error:  # the converters raise many unrelated classes
             what = f"the ONNX model cannot be written in {precision}"

@@ -7,7 +7,7 @@ fp32 file's, on images that none of them saw, is taken.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.export.calibration import Calibration
+from edgeprune.export.execute import opened
+from edgeprune.export.mixed import Making, Operator, layers_of, mixed
 from edgeprune.export.onnx_sort import sort_nodes
 
 Array = npt.NDArray[np.float32]
@@ -25,6 +27,7 @@ _CHUNK = 4
 """Images whose activations are held at once."""
 _HISTOGRAM_IMAGES = 64
 """Histograms are made of so many images at most: they take a hundred times as long as extremes."""
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
         activations: how they are stored.
 
     Returns:
-        The new ModelProto, and what to tell: the activations' type, the way it was calibrated, and for each way the
-        error of the outputs, as a share of the size of the fp32 file's.
+        The new ModelProto, and what to tell: the activations' type, the way it was calibrated, for each way the error
+        of the outputs, as a share of the size of the fp32 file's, and where there is a goal, what
+        `edgeprune.export.mixed` found.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -76,14 +80,52 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
         given, prepared = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
         given.write_bytes(proto.SerializeToString())
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        _name_nodes(prepared)
         expected = _outputs(proto.SerializeToString(), calibration.held_out)
-        found, errors = {}, {}
+        ranges, files, errors = {}, {}, {}
         for method in METHODS:
-            found[method] = _in_int8(prepared, _ranges(prepared, calibration.images, method, activations), activations)
-            errors[method] = _error(expected, _outputs(found[method].SerializeToString(), calibration.held_out))
-    best = min(METHODS, key=lambda method: errors[method])
-    told = {"activations": activations.name, "symmetric": activations.symmetric, "calibration": best}
-    return found[best], {**told, "errors": {method: round(error, 6) for method, error in errors.items()}}
+            ranges[method] = _ranges(prepared, calibration.images, method, activations)
+            files[method] = _in_int8(prepared, ranges[method], activations)
+            errors[method] = _error(expected, _outputs(files[method].SerializeToString(), calibration.held_out))
+        best = min(METHODS, key=lambda method: errors[method])
+        file, told = files[best], dict[str, Any]()
+        if calibration.goal:
+            file, told["mixed"] = mixed(_making(prepared, ranges[best], activations), calibration.goal)
+    told |= {"activations": activations.name, "symmetric": activations.symmetric, "calibration": best}
+    return file, {**told, "errors": {method: round(error, 6) for method, error in errors.items()}}
+
+
+def _name_nodes(path: Path) -> None:
+    """Give each node a name of its own, by which it can be left in float."""
+    import onnx
+
+    model = onnx.load(path)
+    names = [node.name for node in model.graph.node]
+    if "" in names or len(set(names)) < len(names):
+        for place, node in enumerate(model.graph.node):
+            node.name = f"{node.op_type}_{place}"
+        onnx.save(model, path)
+
+
+def _making(prepared: Path, ranges: Any, activations: Activations) -> Making[Any]:
+    import onnx
+
+    graph = onnx.load(prepared).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    layers = layers_of(_operator(node, stored) for node in graph.node)
+
+    def write(in_float: Set[str]) -> Any:
+        nodes = [key for name, keys in layers.items() if name in in_float for key in keys]
+        return _in_int8(prepared, ranges, activations, nodes)
+
+    return Making(tuple(layers), write, lambda proto: opened("onnx", proto.SerializeToString()))
+
+
+def _operator(node: Any, stored: Set[str]) -> Operator:
+    """A node; that of a layer is called as its weights are, without ".weight"."""
+    weights = [name for name in node.input[:2] if name in stored] if node.op_type in _LAYERS else []
+    layer = weights[0].removesuffix(".weight") if weights else ""
+    return Operator(node.name, tuple(node.input), tuple(node.output), layer)
 
 
 def _ranges(prepared: Path, images: Array, method: str, activations: Activations) -> Any:
@@ -118,7 +160,8 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _in_int8(prepared: Path, ranges: Any, activations: Activations) -> Any:
+def _in_int8(prepared: Path, ranges: Any, activations: Activations, in_float: Sequence[str] = ()) -> Any:
+    """The prepared file quantised, but for the nodes of these names."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
@@ -131,7 +174,7 @@ def _in_int8(prepared: Path, ranges: Any, activations: Activations) -> Any:
         activation_qType=QuantType.QInt8 if activations.signed else QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=[],
+        nodes_to_exclude=list(in_float),
         op_types_to_quantize=_operators(),
         extra_options={"ActivationSymmetric": activations.symmetric},
     )

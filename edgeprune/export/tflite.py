@@ -61,12 +61,14 @@ def export_tflite(
     if int8 not in INT8:
         raise unknown("--tflite-int8", int8, INT8)
     dynamic = precision == "int8" and int8 == "dynamic"
-    images = None if calibration is None else calibration.images
-    numbers = Numbers("int8-dynamic" if dynamic else precision, images, precision == "int8" and int8 == "integer")
+    numbers = Numbers("int8-dynamic" if dynamic else precision)
+    if precision == "int8" and calibration is not None:
+        numbers = Numbers(numbers.precision, calibration.images, int8 == "integer", calibration.goal)
     made = converted(model, numbers, converter)
     details = inspect(made.content)
     details["warnings"] = [*made.warnings, *details["warnings"], *([_DYNAMIC] if dynamic else [])]
     details["converter"] = list(made.by)
+    details |= {"mixed": made.mixed} if made.mixed else {}
     return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details, feed_of(made.content))
 
 

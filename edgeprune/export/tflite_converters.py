@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprune.errors import ExportError, MissingExtraError
+from edgeprune.export.goal import Goal
 from edgeprune.export.litert import litert_file
 from edgeprune.export.once import made_once
-from edgeprune.export.onnx import one_image_onnx
+from edgeprune.export.onnx import named_weights, one_image_onnx
 from edgeprune.export.tensorflow_graph import tensorflow_file
-from edgeprune.export.tflite_quantise import quantised
+from edgeprune.export.tflite_mixed import Weights, judged_file, mixed_file
+from edgeprune.export.tflite_quantise import quantised, quantiser
 from edgeprune.model import Model
 from edgeprune.registry import unknown
 
@@ -31,11 +34,13 @@ class Converted:
         content: the file.
         by: the packages that made it, with their versions.
         warnings: each one sentence.
+        mixed: which layers of an int8 file stay in float, and why, where there was a goal.
     """
 
     content: bytes
     by: Sequence[str]
     warnings: Sequence[str] = ()
+    mixed: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +51,13 @@ class Numbers:
         precision: "fp32", "fp16", "int8" or "int8-dynamic".
         images: to calibrate int8 with.
         integer_ends: whether input and output are int8.
+        goal: how often an int8 file must be right.
     """
 
     precision: str = "fp32"
     images: npt.NDArray[np.float32] | None = None
     integer_ends: bool = False
+    goal: Goal | None = None
 
 
 def converted(model: Model, numbers: Numbers, converter: str = "auto") -> Converted:
@@ -85,15 +92,28 @@ def converted(model: Model, numbers: Numbers, converter: str = "auto") -> Conver
             raise error from None
         reason = next(iter(error.where.splitlines()), error.what)
         told = f"litert-torch could not convert the model ({reason}); TensorFlow did"
-        return Converted(other.content, other.by, (told, *other.warnings))
+        return replace(other, warnings=(told, *other.warnings))
 
 
 def _by_litert(model: Model, numbers: Numbers) -> Converted:
     content, by = made_once(model, "litert", litert_file), ["litert-torch"]
-    if numbers.precision != "fp32":
+    if numbers.precision == "fp32":
+        return Converted(content, _versions(by))
+    by, told = [*by, "ai-edge-quantizer"], None
+    if numbers.goal:
+        write = quantiser(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
+        content, told = mixed_file(content, write, _weights(model), numbers.goal)
+    else:
         content = quantised(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
-        by.append("ai-edge-quantizer")
-    return Converted(content, _versions(by))
+    return Converted(content, _versions(by), mixed=told)
+
+
+def _weights(model: Model) -> Weights:
+    """Those that ONNX names; none if the model has no ONNX form, which is no fault of its TFLite file."""
+    try:
+        return named_weights(model)
+    except ExportError:
+        return ()
 
 
 def _by_tensorflow(model: Model, numbers: Numbers) -> Converted:
@@ -101,7 +121,8 @@ def _by_tensorflow(model: Model, numbers: Numbers) -> Converted:
         raise MissingExtraError("tensorflow", "TFLite by TensorFlow")
     given = made_once(model, "onnx of one image", one_image_onnx)
     content = tensorflow_file(given, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
-    return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]))
+    told = judged_file(content, numbers.goal)[1] if numbers.goal else None  # its quantizer leaves no layer out
+    return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]), mixed=told)
 
 
 def _installed(module: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.artifact import Artifact
-from edgeprune.report import precisions
+from edgeprune.report import mixed, precisions
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
 from edgeprune.report.headline import doubt, metric_name, short_name
@@ -35,6 +35,7 @@ def tables(report: Report) -> dict[str, Table]:
         energy(report),
         files(report),
         precisions.table(report.files),
+        mixed.table(report.artifacts),
         precisions.graphs(report.artifacts),
         accuracy(report),
         cost(report),

@@ -1,0 +1,76 @@
+"""Mixed precision in TFLite files: their layers, under the names of the model's, and the search among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from edgeprune.export.execute import Run, opened
+from edgeprune.export.goal import Goal
+from edgeprune.export.mixed import Making, Operator, layers_of, mixed
+
+Weights = Sequence[tuple[str, tuple[int, ...]]]
+"""Names and shapes of weights, in the order they are computed with."""
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+
+
+def mixed_file(
+    content: bytes, write: Callable[[Sequence[str]], bytes], weights: Weights, goal: Goal
+) -> tuple[bytes, dict[str, Any]]:
+    """The int8 file that loses no more than is allowed; see `edgeprune.export.mixed.mixed`.
+
+    Args:
+        content: the file in float.
+        write: makes one in int8, with the operators in float that write the tensors of these names.
+        weights: of the model. A layer is called as the first of them that is left and has its shape, but for the order
+            of its axes; as its output tensor, where there is none.
+        goal: what may be lost.
+    """
+    layers = layers_of(_operators(content, weights))
+
+    def written(in_float: AbstractSet[str]) -> bytes:
+        return write([key for name, keys in layers.items() if name in in_float for key in keys])
+
+    return mixed(Making(tuple(layers), written, _run), goal)
+
+
+def judged_file(content: bytes, goal: Goal) -> tuple[bytes, dict[str, Any]]:
+    """A file whose layers cannot be taken out of int8 one by one, and what it loses."""
+    return mixed(Making((), lambda _: content, _run), goal)
+
+
+def _run(content: bytes) -> Run:
+    return opened("tflite", content)
+
+
+def _operators(content: bytes, weights: Weights) -> Iterator[Operator]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    model, left = schema.Model.GetRootAs(content), list(weights)
+    graph = model.Subgraphs(0)
+    for operator in map(graph.Operators, range(graph.OperatorsLength())):
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        given = [operator.Inputs(at) for at in range(operator.InputsLength())]
+        inputs = [graph.Tensors(place) for place in given if place >= 0]  # -1: left out
+        outputs = [graph.Tensors(operator.Outputs(at)).Name().decode() for at in range(operator.OutputsLength())]
+        layer = ""
+        if names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] in _LAYERS:
+            layer = _name_of(inputs[1], left) or outputs[0]
+        # A file in int8 is told of an operator by all its outputs' names, with semicolons between.
+        yield Operator(";".join(outputs), tuple(one.Name().decode() for one in inputs), tuple(outputs), layer)
+
+
+def _name_of(tensor: Any, left: list[tuple[str, tuple[int, ...]]]) -> str:
+    """The first name of weights of a tensor's shape, which is taken out of those left; empty if there is none."""
+    shape = _sizes(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
+    for place, (name, other) in enumerate(left):
+        if _sizes(other) == shape:
+            del left[place]
+            return name
+    return ""
+
+
+def _sizes(shape: Any) -> list[int]:
+    return sorted(int(size) for size in shape if size > 1)
