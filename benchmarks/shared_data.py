@@ -31,10 +31,19 @@ def cifar10_train() -> tuple[np.ndarray, np.ndarray]:
     return _jpeg_pack("cifar10_train_jpeg.npz.xz")
 
 
+def cifar10_test_first() -> tuple[np.ndarray, np.ndarray]:
+    """The first half of a seeded shuffle of those test images."""
+    return _cifar10_test(slice(5000))
+
+
 def cifar10_test_second() -> tuple[np.ndarray, np.ndarray]:
-    """The second half of a seeded shuffle of those test images."""
+    """The second half of it."""
+    return _cifar10_test(slice(5000, None))
+
+
+def _cifar10_test(half: slice) -> tuple[np.ndarray, np.ndarray]:
     images, labels = cifar10_test()
-    chosen = np.random.default_rng(0).permutation(len(labels))[len(labels) // 2 :]
+    chosen = np.random.default_rng(0).permutation(len(labels))[half]
     return images[chosen], labels[chosen]
 
 
@@ -43,15 +52,24 @@ def tiny_imagenet() -> tuple[np.ndarray, np.ndarray]:
     return _jpeg_pack("tinyimagenet_train22k_64.npz.xz", 64)
 
 
+def imagenet_val_first() -> tuple[np.ndarray, np.ndarray]:
+    """The first half of the 1,300 ImageNet validation images after their seeded shuffle, 227x227."""
+    return _imagenet_val(slice(650))
+
+
 def imagenet_val_second() -> tuple[np.ndarray, np.ndarray]:
-    """The second half of the 1,300 ImageNet validation images after their seeded shuffle, 227x227."""
+    """The second half of them."""
+    return _imagenet_val(slice(650, None))
+
+
+def _imagenet_val(half: slice) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
     with tarfile.open(_path("imagenet_val1300_227.tar")) as tar:
         listing = tar.extractfile("labels.txt")
         assert listing is not None
         rows = [line.rsplit(" ", 1) for line in listing.read().decode().splitlines()]
-        rows = [rows[place] for place in np.random.RandomState(0).permutation(len(rows))][len(rows) // 2 :]
+        rows = [rows[place] for place in np.random.RandomState(0).permutation(len(rows))][half]
         files = [tar.extractfile(name) for name, _ in rows]
         images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files if file])
     return images, np.array([int(label) for _, label in rows])

@@ -118,14 +118,14 @@ def rows(network: str, files: list[Path], images: np.ndarray, threads: int, roun
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=[])
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     head = ("network", "precision", "peer", "ours, bytes", "peer, bytes", "ours of it", "ours, ms", "peer, ms")
     print(f"| {' | '.join((*head, 'time, ours over peer [95 %]'))} |\n|{'---|' * (len(head) + 1)}", flush=True)
     torch.set_num_threads(1)
-    for network in options.networks:
+    for network in options.networks or NETWORKS:
         weights, source = NETWORKS[network]
         model = load_model(network, weights=DATA / weights)
         images = model.input.normalise(load_images(source, model.input, limit=IMAGES, seed=0).images)
