@@ -11,6 +11,7 @@ from edgeprune.artifact import SCHEMA as MANIFEST_SCHEMA
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.data import ImageSet, check_labels
 from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.export.divergence import Divergence
 from edgeprune.export.execute import Array
 from edgeprune.export.parity import TOLERANCES, distance_between, judge
 from edgeprune.exporting import PARITY_IMAGES, ROLES, score_files
@@ -54,11 +55,13 @@ class Verified:
         artifact: the file, with the parity found now; None in it where its outputs could not be compared.
         faults: what is wrong, each a sentence or two; none if nothing is.
         accuracy: how often it is right; None if it could not be scored.
+        divergence: where inside the file it leaves its model, if it does and that could be looked for.
     """
 
     artifact: Artifact
     faults: tuple[str, ...]
     accuracy: FileAccuracy | None = None
+    divergence: Divergence | None = None
 
     def to_json(self) -> dict[str, Any]:
         """This as a JSON document."""
@@ -72,6 +75,7 @@ class Verified:
             "tolerance": {key: None if value in (float("inf"), -1.0) else value for key, value in bounds.items()},
             "witness": one.details.get("witness"),
             "accuracy": to_plain(self.accuracy),
+            "divergence": None if self.divergence is None else self.divergence.to_json(),
         }
 
 
@@ -142,7 +146,7 @@ def verify(asked: VerifyOrder, listener: Listener | None = None) -> Verification
     with journal.stage("accuracy") as tick:
         accuracy = accuracy_of((programs[0], uncut), programs[1], {CUT: cut}, CUT, images, tick)
     scored = _scored(files, asked.run, uncut, images, journal)
-    told = tuple(Verified(one.artifact, one.faults, scored.get(one.artifact.path)) for one in files)
+    told = tuple(replace(one, accuracy=scored.get(one.artifact.path)) for one in files)
     return Verification(str(asked.run), images.source, change, accuracy, told)
 
 
@@ -152,7 +156,7 @@ def _looked_at(artifact: Artifact, run: Path, model: Model, images: Array) -> Ve
         return Verified(replace(artifact, parity=None), ("the file is missing",))
     verdict = judge(artifact, run, model, images)
     apart = (verdict.fault.where,) if verdict.fault else ()
-    return Verified(verdict.artifact, (*_changes(artifact, run), *apart))
+    return Verified(verdict.artifact, (*_changes(artifact, run), *apart), divergence=verdict.divergence)
 
 
 def _changes(artifact: Artifact, run: Path) -> Iterator[str]:

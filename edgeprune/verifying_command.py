@@ -38,7 +38,7 @@ def verify(
         first, many = found.failed[0], len(found.failed)
         raise ParityError(
             f"{many} of {len(found.files)} files {'is' if many == 1 else 'are'} not what the run's models compute",
-            where=f"{first.artifact.path}: {first.faults[0]}",
+            where="\n".join((f"{first.artifact.path}: {first.faults[0]}", *first.faults[1:])),
             fix="Do not hand these on. If the files are as they were written: are these the run's own --weights? "
             "Else run compress again.",
         )

@@ -88,6 +88,8 @@ def test_a_file_that_computes_something_else_ends_with_5_and_the_others_are_judg
     message = failed(ran)
     assert "2 of 4 files are not what the run's models compute" in message
     assert "pruned-fp32.onnx: changed since it was written" in message
+    assert "first tensor that diverges: " in message
+    assert "layer head" in message
     rows = {line.split()[0]: line for line in ran.out.splitlines() if ".onnx " in line}
     assert {path: "passed" in rows[path] for path in FILES} == dict(zip(FILES, (True, False, False, True), strict=True))
     assert "FAILED baseline-int8.onnx: the file is missing" in ran.out
@@ -127,6 +129,7 @@ def test_a_file_that_cannot_be_run_is_not_scored_and_neither_is_what_is_scored_b
     found = {one.artifact.path: one for one in verify(VerifyOrder(run)).files}
     assert "onnxruntime cannot run it" in found["baseline-fp32.onnx"].faults[1]
     assert found["baseline-fp32.onnx"].artifact.parity is None
+    assert found["baseline-fp32.onnx"].divergence is None
     assert [path for path, one in found.items() if one.accuracy] == ["pruned-fp32.onnx", "pruned-int8.onnx"]
 
 

@@ -130,15 +130,15 @@ def _litert(content: bytes, *, reference: bool = False) -> Run:
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
 
     def compute(image: Array) -> list[Array]:
-        interpreter.set_tensor(entry["index"], np.ascontiguousarray(_stored(image.transpose(0, 2, 3, 1), entry)))
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(stored(image.transpose(0, 2, 3, 1), entry)))
         interpreter.invoke()
-        values = [_meant(interpreter.get_tensor(output["index"]), output) for output in outputs]
+        values = [meant(interpreter.get_tensor(output["index"]), output) for output in outputs]
         return [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in values]
 
     return compute
 
 
-def _stored(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
+def stored(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Numbers as a tensor of the file holds them: integers in steps of its scale, where it has one."""
     kind, (scale, zero) = tensor["dtype"], tensor["quantization"]
     if not np.issubdtype(kind, np.integer):
@@ -148,7 +148,7 @@ def _stored(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
     return steps
 
 
-def _meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
+def meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
     """What the numbers that a tensor of the file holds stand for."""
     scale, zero = tensor["quantization"]
     if not np.issubdtype(values.dtype, np.integer):

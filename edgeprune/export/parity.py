@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.errors import ParityError, UsageError
+from edgeprune.export.divergence import WALKED, Divergence, divergence_of
 from edgeprune.export.execute import Array, failed, outputs_of, witness_of
 from edgeprune.export.outputs import Output, agreement_of, expected_of, parity_of
 from edgeprune.model import Model
@@ -59,10 +60,12 @@ class Verdict:
         artifact: the file, with its parity where its outputs could be compared; a TFLite file's details also hold a
             `witness`.
         fault: why it may not be handed over; None if it may.
+        divergence: where inside the file that begins, if it could be looked for.
     """
 
     artifact: Artifact
     fault: ParityError | None = None
+    divergence: Divergence | None = None
 
 
 def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifact:
@@ -101,20 +104,56 @@ def judge(artifact: Artifact, run: Path, model: Model, images: Array) -> Verdict
             f"no parity tolerance for precision {artifact.precision!r}", fix=f"Known: {', '.join(TOLERANCES)}"
         )
     tolerance, expected = TOLERANCES[artifact.precision], expected_of(model, images)
-    witness: dict[str, Any] = {}
     try:
-        outputs = _pair(artifact, expected, outputs_of(artifact, run, images))
+        got = outputs_of(artifact, run, images)
+    except ParityError as error:
+        return Verdict(dataclasses.replace(artifact, parity=None), error)
+    verdict = _compared(artifact, expected, got, tolerance)
+    if verdict.fault is not None:
+        return _located(verdict, run, model, images, expected, got)
+    try:
+        witness = _witnessed(artifact, run, images, expected, tolerance)
+    except ParityError as error:
+        assert verdict.artifact.parity is not None
+        missed = dataclasses.replace(verdict.artifact.parity, passed=False)
+        return Verdict(dataclasses.replace(artifact, parity=missed), error)
+    details = {**artifact.details, **witness}
+    return Verdict(dataclasses.replace(verdict.artifact, details=details))
+
+
+def _compared(artifact: Artifact, expected: list[Array], got: list[Array], tolerance: Tolerance) -> Verdict:
+    """A file by its outputs alone."""
+    try:
+        outputs = _pair(artifact, expected, got)
     except ParityError as error:
         return Verdict(dataclasses.replace(artifact, parity=None), error)
     fault = _fault(artifact, outputs, tolerance)
-    if fault is None:
-        try:
-            witness = _witnessed(artifact, run, images, expected, tolerance)
-        except ParityError as error:
-            fault = error
     bound = tolerance.max_rel if np.isfinite(tolerance.max_rel) else None
     parity = parity_of(outputs, tolerance.near_tie, bound, passed=fault is None)
-    return Verdict(dataclasses.replace(artifact, parity=parity, details={**artifact.details, **witness}), fault)
+    return Verdict(dataclasses.replace(artifact, parity=parity), fault)
+
+
+def _located(
+    verdict: Verdict, run: Path, model: Model, images: Array, expected: list[Array], got: list[Array]
+) -> Verdict:
+    """The same with the first tensor inside the file that diverges, where the outputs are of the right shapes."""
+    fault = verdict.fault
+    if fault is None or [one.shape for one in got] != [one.shape for one in expected]:
+        return verdict
+    pairs = zip(got, expected, strict=True)
+    off = [np.abs(one - other).reshape(len(images), -1).max(axis=1, initial=0.0) for one, other in pairs]
+    worst = np.argsort(-np.nan_to_num(np.max(off, axis=0), nan=np.inf), kind="stable")[:WALKED]
+    try:
+        found = divergence_of(verdict.artifact, run, model, images[worst], [one[worst] for one in got])
+    except Exception as error:  # a file that is wrong may be so in any way; that it is, is known already
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        told = f"where it begins is not known: {type(error).__name__}: {reason}"
+        return dataclasses.replace(verdict, fault=_adding(fault, told))
+    return dataclasses.replace(verdict, fault=_adding(fault, str(found)), divergence=found)
+
+
+def _adding(fault: ParityError, line: str) -> ParityError:
+    return ParityError(fault.what, where=f"{fault.where}\n{line}", fix=fault.fix)
 
 
 def distance_between(model: Model, other: Model, images: Array) -> Parity:
