@@ -23,7 +23,7 @@ from edgeprune.request import (
     parse_settings,
     parse_shape,
 )
-from edgeprune.terminal import Talk, print_json, print_plan
+from edgeprune.terminal import Talk, print_plan, print_report
 from edgeprune.train.recipe import DistilOrder, distil_order
 
 if TYPE_CHECKING:
@@ -183,13 +183,8 @@ def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:
 def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
     if outcome.report is None:
         print_plan(outcome.plan.to_json(), outcome.whole, as_json)
-    elif as_json:
-        print_json(outcome.report.to_json())
     else:
-        from edgeprune.report.render.terminal import show
-
-        show(outcome.report)
-        talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")
+        print_report(outcome.report, outcome.folder, talk, as_json)
     if outcome.missed:
         talk.say(f"goal missed: {outcome.missed}; the report says why, layer by layer")
         raise typer.Exit(_MISSED)

@@ -6,16 +6,17 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeprune.errors import EdgepruneError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
 
+Read = TypeVar("Read")
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -95,6 +96,25 @@ def read_json(path: Path, schema: int) -> dict[str, Any]:
             fix="It was written by another version of edgeprune, or is not ours.",
         )
     return document
+
+
+def read_as(path: Path, schema: int, parse: Callable[[Mapping[str, Any]], Read], fix: str) -> Read:
+    """What a JSON document of ours says.
+
+    Args:
+        path: of the document.
+        schema: its number.
+        parse: raises EdgepruneError for a document that is not what it should be.
+        fix: then says how to come by one that is.
+
+    Raises:
+        EdgepruneError: the file is missing, torn, of another schema number, or refused by `parse`.
+    """
+    document = read_json(path, schema)
+    try:
+        return parse(document)
+    except EdgepruneError as error:
+        raise EdgepruneError(error.what, where=str(path), fix=fix) from error
 
 
 def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from edgeprune import options
 from edgeprune.request import parse_formats, parse_precisions
-from edgeprune.terminal import Talk, print_json
+from edgeprune.terminal import Talk, print_report
 from edgeprune.train.recipe import distil_order
 
 
@@ -87,12 +87,5 @@ def finetune(
             ),
             talk if is_first() else None,
         )
-    if outcome.report is None:
-        return
-    if as_json:
-        print_json(outcome.report.to_json())
-    else:
-        from edgeprune.report.render.terminal import show
-
-        show(outcome.report)
-        talk.say(f"Everything is in {outcome.folder}: the files, plan.json, report.json, report.md, report.html")
+    if outcome.report is not None:
+        print_report(outcome.report, outcome.folder, talk, as_json)

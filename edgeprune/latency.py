@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import read_json, write_json
+from edgeprune.files import read_as, write_json
 
 SCHEMA = 1
 
@@ -156,12 +156,7 @@ class LatencyTable:
         Raises:
             EdgepruneError: the file is missing, torn, or not a table.
         """
-        document = read_json(path, SCHEMA)
-        try:
-            return cls.from_json(document)
-        except EdgepruneError as error:
-            fix = "Make one with edgeprune profile MODEL --table FILE"
-            raise EdgepruneError(error.what, where=str(path), fix=fix) from error
+        return read_as(path, SCHEMA, cls.from_json, "Make one with edgeprune profile MODEL --table FILE")
 
 
 def _times(variant: Variant) -> list[float]:

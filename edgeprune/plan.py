@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from edgeprune.errors import EdgepruneError, UsageError
-from edgeprune.files import read_json, sha256_of_json, write_json
+from edgeprune.files import read_as, sha256_of_json, write_json
 
 SCHEMA = 1
 
@@ -163,12 +163,7 @@ class PruningPlan:
         Raises:
             EdgepruneError: the file is missing, torn, or not a plan.
         """
-        document = read_json(path, SCHEMA)
-        try:
-            return cls.from_json(document)
-        except EdgepruneError as error:
-            fix = "Make one with --dry-run --json, or take the plan.json of a run."
-            raise EdgepruneError(error.what, where=str(path), fix=fix) from error
+        return read_as(path, SCHEMA, cls.from_json, "Make one with --dry-run --json, or take the plan.json of a run.")
 
 
 def _allocation(word: object) -> Allocation:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import EdgepruneError, TrainingError
+from edgeprune.files import sha256_of_arrays, sha256_of_json
 from edgeprune.journal import Journal
 from edgeprune.recover.finished import Refit
 from edgeprune.recover.reconstruct import Cut
@@ -86,9 +85,14 @@ def finished_layers(place: Path, cut: Cut, batches: Sequence[Tensor], journal: J
 
 def fingerprint_of(cut: Cut, batches: Sequence[Tensor]) -> str:
     """Of all that decides what comes of a reconstruction, bit for bit on the same machine."""
-    found = hashlib.sha256()
-    facts = [_METHOD, torch.__version__, torch.get_num_threads(), cut.plan.fingerprint, [len(one) for one in batches]]
-    found.update(json.dumps(facts).encode())
-    for tensor in [*all_tensors(cut.uncut.module).values(), *all_tensors(cut.pruned.module).values(), *batches]:
-        found.update(tensor.detach().numpy(force=True).tobytes())
-    return found.hexdigest()
+    tensors = [*all_tensors(cut.uncut.module).values(), *all_tensors(cut.pruned.module).values(), *batches]
+    return sha256_of_json(
+        {
+            "method": _METHOD,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "plan": cut.plan.fingerprint,
+            "batches": [len(one) for one in batches],
+            "tensors": sha256_of_arrays(one.numpy(force=True) for one in tensors),
+        }
+    )

@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock, current_thread, main_thread
 from time import perf_counter
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +19,9 @@ from rich.table import Table
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.progress import Tick
+
+if TYPE_CHECKING:
+    from edgeprune.report.document import Report
 
 _NAMES_SHOWN = 3
 """Of the layers tied in one space or reading it; all are in the JSON document."""
@@ -93,6 +97,18 @@ class Talk:
 def print_json(document: Mapping[str, Any]) -> None:
     """Print a document on standard output."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_report(report: Report, folder: Path | None, talk: Talk, as_json: bool) -> None:
+    """A run's report on stdout; for people, then, where everything is."""
+    if as_json:
+        print_json(report.to_json())
+        return
+    from edgeprune.report.render.terminal import show
+
+    show(report)
+    if folder:
+        talk.say(f"Everything is in {folder}: the files, plan.json, report.json, report.md, report.html")
 
 
 def print_rows(kind: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:

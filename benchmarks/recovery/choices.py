@@ -12,81 +12,17 @@ on the first half; report on the second. Wants EDGEPRUNE_DATA.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from time import perf_counter
 
-import numpy as np
-import torch
-from torch import Tensor
+from tasks import HALVES, TASKS, plan_for, right, told
 
-from edgeprune.accuracy import predict
-from edgeprune.criteria import configure
-from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import ImageSet, load_images
+from edgeprune.cutting import cut
 from edgeprune.journal import Journal, Nobody
-from edgeprune.model import load_model, with_tensors
-from edgeprune.plan import Budget, PruningPlan
-from edgeprune.prune.allocate import allocate, left_whole
-from edgeprune.prune.score import Scorer
+from edgeprune.model import with_tensors
 from edgeprune.recover.batchnorm import reestimate
 from edgeprune.recover.reconstruct import Cut, reconstruct
-from edgeprune.stats import paired_difference
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-DATA = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY / "../shared/data"))
-SHARED = REPOSITORY / "benchmarks" / "shared_data.py"
-BATCH = 32
-
-
-@dataclass(frozen=True)
-class Task:
-    """A network, its budget and its images."""
-
-    model: str
-    weights: str
-    macs: float
-    multiple: int
-    calibration: str
-    scoring: str
-
-
-TASKS = {
-    "mobilenet_v2": Task(
-        "mobilenet_v2_tf",
-        "mobilenet_v2_1.0_224_imagenet.safetensors",
-        0.65,
-        8,
-        str(DATA / "imagenet_train1000_224.tar"),
-        str(DATA / "imagenet_val1300_227.tar"),
-    ),
-    "resnet56": Task(
-        "resnet56", "resnet56_cifar10_jpegft.safetensors", 0.513, 1, f"{SHARED}:cifar10_train", f"{SHARED}:cifar10_test"
-    ),
-}
-
-
-def plan_for(task: Task, uncut: Traced, batches: list[Tensor], criterion: str, allocation: str) -> PruningPlan:
-    """Which filters stay."""
-    whole = left_whole(uncut.channel_map, "inner")
-    names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
-    scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, batches)
-    scored = scorer.score(configure(criterion), names, share=1 - task.macs, damage=allocation == "damage")
-    return allocate(uncut.channel_map, scored, Budget(macs=task.macs), task.multiple)
-
-
-def right(found: Traced, images: ImageSet) -> np.ndarray:
-    """Which images a model classifies right, bool [n]."""
-    return predict(found.model, found.program, images).ranked[:, 0] == images.labels
-
-
-def told(after: np.ndarray, before: np.ndarray) -> str:
-    """A share, and the difference to the uncut model."""
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    low, high = paired_difference(gained, lost, len(after))
-    return f"{after.mean():.1%} ({100 * (gained - lost) / len(after):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}])"
 
 
 def main() -> None:
@@ -95,21 +31,17 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=list(TASKS), metavar="NETWORK")
     parser.add_argument("--criteria", default="l1,qsfm,reconstruction")
     parser.add_argument("--calibration", type=int, default=256)
-    parser.add_argument("--half", choices=["first", "second"], default="second")
+    parser.add_argument("--half", choices=HALVES, default="second")
     options = parser.parse_args()
     for name in options.networks:
         task, journal = TASKS[name], Journal(Nobody())
-        uncut = traced(load_model(task.model, weights=DATA / task.weights), journal)
-        calibration = load_images(task.calibration, uncut.model.input, limit=options.calibration)
-        images = load_images(task.scoring, uncut.model.input)
-        middle = len(images) // 2
-        images = images.take(range(middle) if options.half == "first" else range(middle, len(images)))
-        batches = [
-            torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-            for batch in calibration.batches(uncut.model.input, BATCH)
-        ]
+        uncut = task.uncut(journal)
+        photos = task.photos(uncut, options.calibration, options.half)
+        images, batches = photos.scoring, photos.batches(uncut.model)
         before = right(uncut, images)
-        print(f"\n{name}, {len(images)} images, uncut {before.mean():.1%}; {len(calibration)} calibration images\n")
+        print(
+            f"\n{name}, {len(images)} images, uncut {before.mean():.1%}; {len(photos.calibration)} calibration images\n"
+        )
         print(
             "| criterion | widths | MACs | parameters | cut | norms | refit | score, refit, s |\n|---"
             + "|---" * 7

@@ -15,72 +15,30 @@ EDGEPRUNE_DATA.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from tasks import HALVES, TASKS, plan_for, points, right
 from torch import nn
 
 from edgeprune import distilling
-from edgeprune.accuracy import predict
-from edgeprune.criteria import configure
-from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import ImageSet, load_images
+from edgeprune.cutting import Traced, cut
+from edgeprune.data import ImageSet
 from edgeprune.distilling import Pupil, Study
-from edgeprune.inputs import Photos, food
+from edgeprune.inputs import food
 from edgeprune.journal import Journal, Nobody
-from edgeprune.model import Model, load_model
-from edgeprune.plan import Budget, PruningPlan
-from edgeprune.prune.allocate import allocate, left_whole
-from edgeprune.prune.score import Scorer
+from edgeprune.plan import PruningPlan
 from edgeprune.recovery import Recovery, recover, taught
 from edgeprune.request import Request
-from edgeprune.stats import paired_difference
 from edgeprune.train.evaluate import top1
 from edgeprune.train.recipe import distil_order
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-DATA = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY / "../shared/data"))
-SHARED = REPOSITORY / "benchmarks" / "shared_data.py"
 CALIBRATION, SCORED_ON_THE_WAY = 256, 500
-
-
-@dataclass(frozen=True)
-class Task:
-    """A network, its budget and its images."""
-
-    model: str
-    weights: str
-    macs: float
-    multiple: int
-    food: tuple[str, ...]
-    scoring: str
-
-
-TASKS = {
-    "resnet56": Task(
-        "resnet56",
-        "resnet56_cifar10_jpegft.safetensors",
-        0.513,
-        1,
-        (f"{SHARED}:cifar10_train",),
-        f"{SHARED}:cifar10_test",
-    ),
-    "mobilenet_v2": Task(
-        "mobilenet_v2_tf",
-        "mobilenet_v2_1.0_224_imagenet.safetensors",
-        0.65,
-        8,
-        (str(DATA / "imagenet_train1000_224.tar"), f"{SHARED}:tiny_imagenet"),
-        str(DATA / "imagenet_val1300_227.tar"),
-    ),
-}
 
 
 class ProcessorTime:
@@ -108,15 +66,6 @@ class Told:
         print(line, file=sys.stderr, flush=True)
 
 
-def plan_for(task: Task, uncut: Traced, photos: Photos) -> PruningPlan:
-    """Which filters stay."""
-    whole = left_whole(uncut.channel_map, "inner")
-    names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
-    scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, photos.batches(uncut.model))
-    scored = scorer.score(configure("reconstruction"), names, share=1 - task.macs, damage=True)
-    return allocate(uncut.channel_map, scored, Budget(macs=task.macs), task.multiple)
-
-
 def watch(images: ImageSet, clock: ProcessorTime) -> None:
     """Let distillation say the accuracy at each look, too."""
     nearness = distilling.nearness
@@ -136,12 +85,6 @@ def watch(images: ImageSet, clock: ProcessorTime) -> None:
     distilling.nearness = scoring
 
 
-def right(model: Model, found: Traced, images: ImageSet) -> np.ndarray:
-    """Which images a model classifies right, bool [n]."""
-    answers: np.ndarray = predict(model, found.program, images).ranked[:, 0] == images.labels
-    return answers
-
-
 def table(recovery: Recovery, uncut: Traced, pruned: Traced, images: ImageSet, batch: int) -> str:
     """The curve, and each step in the end."""
     lines = ["| share of the time | images seen | divergence | top-1 |\n|---|---|---|---|"]
@@ -149,14 +92,11 @@ def table(recovery: Recovery, uncut: Traced, pruned: Traced, images: ImageSet, b
     for row in recovery.rows:
         seen += batch * row["steps"]
         lines.append(f"| {row['share']:.0%} | {seen:,} | {row['distance']:.4f} | {row['top1']:.1%} |")
-    before = right(uncut.model, uncut, images)
+    before = right(uncut, images)
     lines.append(f"\nOf {len(images)} images uncut {before.mean():.1%}\n\n| step | top-1 | points |\n|---|---|---|")
     for name, model in recovery.steps.items():
-        after = right(model, pruned, images)
-        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-        low, high = paired_difference(gained, lost, len(after))
-        points = f"{100 * (gained - lost) / len(after):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-        lines.append(f"| {name} | {after.mean():.1%} | {points} |")
+        after = right(replace(pruned, model=model), images)
+        lines.append(f"| {name} | {after.mean():.1%} | {points(after, before)} |")
     return "\n".join(lines)
 
 
@@ -169,7 +109,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--ema", type=float, default=None)
     parser.add_argument("--mixup", type=float, default=None)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--half", choices=["first", "second"], default="second")
+    parser.add_argument("--half", choices=HALVES, default="second")
     parser.add_argument("--plan", type=Path, help="start from this one; written if it is not there")
     return parser.parse_args()
 
@@ -180,15 +120,12 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     task = TASKS[options.network]
-    uncut = traced(load_model(task.model, weights=DATA / task.weights), journal)
-    images = load_images(task.scoring, uncut.model.input)
-    middle = len(images) // 2
-    images = images.take(range(middle) if options.half == "first" else range(middle, len(images)))
-    photos = Photos(load_images(task.food[0], uncut.model.input, limit=CALIBRATION), images)
+    uncut = task.uncut(journal)
+    photos = task.photos(uncut, CALIBRATION, options.half)
     if options.plan and options.plan.is_file():
         plan = PruningPlan.load(options.plan)
     else:
-        plan = plan_for(task, uncut, photos)
+        plan = plan_for(task, uncut, photos.batches(uncut.model), "reconstruction", "damage")
         if options.plan:
             plan.save(options.plan)
     uncut, pruned = cut(plan, uncut, journal)

@@ -2,7 +2,7 @@
 
     python benchmarks/recovery/methods.py [mobilenet_v2 resnet56] [--criterion reconstruction] [--images 2000]
 
-The networks, budgets and images of `choices.py`, widths by damage. Of one cut:
+The networks, budgets and images of `tasks.py`, widths by damage. Of one cut:
 
 - **nothing**, and **norms**: their statistics re-estimated on the calibration images.
 - **merged**, without any images: what read a filter that goes reads the most similar kept one instead, scaled by the
@@ -30,15 +30,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from choices import BATCH, DATA, TASKS, Task, plan_for, right, told
+from tasks import HALVES, TASKS, Task, plan_for, right, told
 from torch import Tensor, nn
 
 from edgeprune.channels import FIXED, Layer, Space
 from edgeprune.cutting import Traced, cut, traced
-from edgeprune.data import load_images
 from edgeprune.inference import norm_after
 from edgeprune.journal import Journal, Nobody
-from edgeprune.model import load_model, with_tensors
+from edgeprune.model import with_tensors
 from edgeprune.patches import Rows
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.readers import Readers
@@ -185,22 +184,18 @@ def main() -> None:
     parser.add_argument("--criterion", default="reconstruction")
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--images", type=int, default=5000, help="how many of the half to score on at most")
-    parser.add_argument("--half", choices=["first", "second"], default="second")
+    parser.add_argument("--half", choices=HALVES, default="second")
     options = parser.parse_args()
     for name in options.networks:
         task = TASKS[name]
-        uncut = traced(load_model(task.model, weights=DATA / task.weights), Journal(Nobody()))
-        calibration = load_images(task.calibration, uncut.model.input, limit=options.calibration)
-        images = load_images(task.scoring, uncut.model.input)
-        middle = len(images) // 2
-        images = images.take(range(middle) if options.half == "first" else range(middle, len(images)))
-        batches = [
-            torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-            for batch in calibration.batches(uncut.model.input, BATCH)
-        ]
-        images = images.take(range(min(len(images), options.images)))
+        uncut = task.uncut(Journal(Nobody()))
+        photos = task.photos(uncut, options.calibration, options.half)
+        batches = photos.batches(uncut.model)
+        images = photos.scoring.take(range(min(len(photos.scoring), options.images)))
         before = right(uncut, images)
-        print(f"\n{name}, {len(images)} images, uncut {before.mean():.1%}; {len(calibration)} calibration images\n")
+        print(
+            f"\n{name}, {len(images)} images, uncut {before.mean():.1%}; {len(photos.calibration)} calibration images\n"
+        )
         print("| recovery | MACs | parameters | top-1 |\n|---|---|---|---|")
         for way, found in ways(task, uncut, batches, options.criterion):
             shares = (found.cost.macs / uncut.cost.macs, found.cost.parameters / uncut.cost.parameters)
