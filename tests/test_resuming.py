@@ -17,6 +17,8 @@ from edgeprune.model import Model
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.resuming import FinishedLayers, finished_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Said(Nobody):
     def __init__(self) -> None:
@@ -64,14 +66,6 @@ def killed(cut: Cut, batches, place: Path, after: int) -> None:
 def same(one: Model, other: Model) -> bool:
     before, after = one.module.state_dict(), other.module.state_dict()
     return all(torch.equal(after[name], value) for name, value in before.items())
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("after", [1, 3])

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupting import interrupt
 from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here
 from safetensors.torch import load_file
 
 from edgeprune import training_command
 from edgeprune.model import load_saved
 from edgeprune.plan import PruningPlan
-from edgeprune.progress import Tick
 from edgeprune.report.document import Report
-from edgeprune.terminal import Talk
 from edgeprune.train.checkpoint import NAME
 
 
@@ -40,29 +36,6 @@ def trained(tiny: Tiny, *more: str) -> Ran:
     ran = run_forked(*arguments(tiny, *more))
     assert ran.code == 0, ran.err
     return ran
-
-
-class Interrupted(Talk):
-    """Sends this process a signal after some steps."""
-
-    def __init__(self, number: int, steps: int) -> None:
-        super().__init__()
-        self._number, self._steps = number, steps
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Tick]:
-        with super().stage(name) as tick:
-
-            def ticked(done: int, total: int) -> None:
-                tick(done, total)
-                if name == "train" and done == self._steps:
-                    os.kill(os.getpid(), self._number)
-
-            yield ticked
-
-
-def interrupting(number: int, steps: int) -> None:
-    training_command.Talk = lambda: Interrupted(number, steps)  # type: ignore[assignment, misc]
 
 
 def test_it_trains_cuts_and_hands_over_files_and_a_report(place, tiny):
@@ -120,7 +93,7 @@ def test_ctrl_c_keeps_the_training_and_the_same_command_goes_on_exactly(place, t
     trained(tiny, "--ratio", "0.5", "--multiple", "4")
     Path("runs/run").rename("runs/whole")
     command = arguments(tiny, "--ratio", "0.5", "--multiple", "4")
-    ran = run_forked(*command, before=functools.partial(interrupting, number, steps))
+    ran = run_forked(*command, before=functools.partial(interrupt, training_command, "train", number, steps))
     assert ran.code == 130, ran.err
     assert ran.err.strip().splitlines()[-1] == "interrupted: nothing is left half-written"
     assert "the same command goes on from there" in ran.err
@@ -137,7 +110,7 @@ def test_ctrl_c_keeps_the_training_and_the_same_command_goes_on_exactly(place, t
 
 @pytest.mark.slow
 def test_an_interrupted_training_is_not_mixed_with_another(place, tiny):
-    ran = run_forked(*arguments(tiny), before=functools.partial(interrupting, signal.SIGINT, 2))
+    ran = run_forked(*arguments(tiny), before=functools.partial(interrupt, training_command, "train", signal.SIGINT, 2))
     assert ran.code == 130, ran.err
     before = fingerprint(place)
     other = run_forked(*arguments(tiny, "--lr", "0.02"))
