@@ -70,8 +70,8 @@ def compress(
     recover: Annotated[
         str,
         typer.Option(
-            help="reconstruct (refit layers, then norms), distill (then learn from the uncut model, without labels), "
-            "bn (norms only) or none."
+            help="reconstruct (refit layers, then norms), blocks (then each block learns what it put out uncut), "
+            "distill (then the whole learns from the uncut model), none with labels; bn (norms only) or none."
         ),
     ] = "reconstruct",
     train_data: options.TrainData = None,
@@ -79,6 +79,8 @@ def compress(
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,
     lr: options.Rate = None,
+    optimiser: options.Optimiser = None,
+    freeze_norms: options.FreezeNorms = False,
     batch: options.Batch = None,
     ema: options.Ema = None,
     mixup: options.Mixup = None,
@@ -112,6 +114,8 @@ def compress(
         "epochs": epochs,
         "minutes": minutes,
         "rate": lr,
+        "optimiser": optimiser,
+        "freeze_norms": freeze_norms,
         "batch": batch,
         "ema": ema,
         "mixup": mixup,
@@ -173,7 +177,9 @@ def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:
     """How to distil; options that say so where nothing is distilled are a mistake."""
     given = [name for name, value in lessons.items() if value not in (None, False)]
     if given and recover != "distill":
-        option = {"data": "train-data", "images": "train-images", "rate": "lr"}.get(given[0], given[0])
+        option = {"data": "train-data", "images": "train-images", "rate": "lr"}.get(
+            given[0], given[0].replace("_", "-")
+        )
         raise UsageError(f"--{option} is about distillation, which is not asked for", fix="Add --recover distill.")
     order = distil_order(**lessons)
     order.check()

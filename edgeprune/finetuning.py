@@ -21,7 +21,7 @@ from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, taught
 from edgeprune.reopening import asked_again, uncut_again
 from edgeprune.report.document import Report
-from edgeprune.report.scores import CUT, NORMS, RECONSTRUCTION, RECOVERY
+from edgeprune.report.scores import BLOCKS, CUT, NORMS, RECONSTRUCTION, RECOVERY
 from edgeprune.request import Request
 from edgeprune.resize import all_tensors
 from edgeprune.runfolder import check_free, staged
@@ -29,7 +29,7 @@ from edgeprune.target import load_target
 from edgeprune.train.group import is_first, joined
 from edgeprune.train.recipe import DistilOrder
 
-_STEPS = {"none": CUT, "bn": NORMS, "reconstruct": RECONSTRUCTION}
+_STEPS = {"none": CUT, "bn": NORMS, "reconstruct": RECONSTRUCTION, "blocks": BLOCKS}
 """How the run's model was made -> the step that it is in the new report; anything else is a recovery."""
 
 

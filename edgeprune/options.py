@@ -60,7 +60,17 @@ Epochs = Annotated[
     int | None, typer.Option(help="Passes over the images to distil on. (default: 10; with --minutes as many as fit)")
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the distillation after so long at the latest.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate of the distillation. (default: 0.02)")]
+Rate = Annotated[
+    float | None, typer.Option("--lr", help="Highest learning rate of the distillation. (default: 0.02; adamw: 0.0001)")
+]
+Optimiser = Annotated[
+    str | None,
+    typer.Option(help="sgd or adamw, of the distillation; adamw is gentler, at --lr 0.0001. (default: sgd)"),
+]
+FreezeNorms = Annotated[
+    bool,
+    typer.Option("--freeze-norms", help="Norms keep their statistics in it: for images unlike those in use, or few."),
+]
 Batch = Annotated[int | None, typer.Option(help="Images a step of it. (default: 128)")]
 Ema = Annotated[float | None, typer.Option(help="Decay of a running mean of the weights, e.g. 0.99. (default: none)")]
 Mixup = Annotated[float | None, typer.Option(help="Mix images in pairs, in shares from Beta(x, x). (default: not)")]

@@ -259,7 +259,9 @@ def _first_names(stored: Mapping[str, str], state: Mapping[str, Tensor]) -> dict
     return {placeholder: first[id(state[name])] for placeholder, name in stored.items()}
 
 
-def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+def run_node(
+    program: Program, node: fx.Node, values: Mapping[str, Any], state: Mapping[str, Tensor], *, gradients: bool = False
+) -> Any:
     """Perform one operator on the values it reads."""
 
     def read(argument: fx.Node) -> Any:
@@ -267,7 +269,7 @@ def run_node(program: Program, node: fx.Node, values: Mapping[str, Any], state: 
             return state[program.stored[argument.name]]
         return program.constants[argument.name] if argument.name in program.constants else values[argument.name]
 
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradients):
         return perform(node, read)
 
 

@@ -19,16 +19,18 @@ from edgeprune.recover.batchnorm import norm_nodes, reestimate
 from edgeprune.recover.finished import Refit
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.report.parts import Method
-from edgeprune.report.scores import CUT, DISTILLATION, NORMS, RECONSTRUCTION
+from edgeprune.report.scores import BLOCKS, CUT, DISTILLATION, NORMS, RECONSTRUCTION
 from edgeprune.request import Request
 from edgeprune.resuming import finished_layers
+from edgeprune.train.blocks import refine
 
 _WORDS = {
     CUT: "the model as cut",
     NORMS: "the cut model with its norms re-estimated alone",
     RECONSTRUCTION: "the reconstructed model",
+    BLOCKS: "the model after its blocks learned",
 }
-_METHODS = {CUT: "none", NORMS: "bn", RECONSTRUCTION: "reconstruct", DISTILLATION: "distill"}
+_METHODS = {CUT: "none", NORMS: "bn", RECONSTRUCTION: "reconstruct", BLOCKS: "blocks", DISTILLATION: "distill"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def recover(
     """Do what was asked for and keep what comes nearest to the uncut model's outputs.
 
     Args:
-        request: what was asked for; "distill" reconstructs first.
+        request: what was asked for; "blocks" reconstructs first, "distill" lets blocks learn first, too.
         plan: which filters stayed.
         uncut: the model before the cut.
         pruned: after it.
@@ -104,20 +106,30 @@ def _untrained(
     if request.recover == "none":
         return Recovery(steps, CUT, Method("none"))
     batches = photos.batches(uncut.model)
-    with journal.stage("recover") as tick:
-        if norm_nodes(pruned.program):
-            module = with_tensors(pruned.model.module, {})
-            reestimate(pruned.program, module, batches)
-            steps[NORMS] = replace(pruned.model, module=module)
-        if request.recover in ("reconstruct", "distill"):
-            cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
-            with finished_layers(place, cut, batches, journal) as finished:
+    cut = Cut(uncut.model, pruned.model, plan, uncut.channel_map, uncut.program, pruned.program)
+    with finished_layers(place, cut, batches, journal) as finished:
+        with journal.stage("recover") as tick:
+            if norm_nodes(pruned.program):
+                module = with_tensors(pruned.model.module, {})
+                reestimate(pruned.program, module, batches)
+                steps[NORMS] = replace(pruned.model, module=module)
+            if request.recover != "bn":
                 steps[RECONSTRUCTION], refits = reconstruct(cut, batches, tick=tick, finished=finished)
-            _warn(refits, len(photos.calibration), journal)
-            settings["held_out_error_ratio"] = {refit.layer: round(refit.error_ratio, 4) for refit in refits}
+                _warn(refits, len(photos.calibration), journal)
+                settings["held_out_error_ratio"] = _ratios(refits)
+        if request.recover in ("blocks", "distill"):
+            with journal.stage("blocks") as tick:
+                steps[BLOCKS], refits = refine(cut, steps[RECONSTRUCTION], batches, tick=tick, finished=finished)
+            settings["blocks_error_ratio"] = _ratios(refits)
+    with journal.stage("compare"):
         moved = distances((uncut.program, uncut.model), pruned.program, list(steps.values()), batches)
     kept = _nearest(dict(zip(steps, moved, strict=True)), journal)
     return Recovery(steps, kept, _method(kept, list(steps)[-1], {"images": len(photos.calibration), **settings}))
+
+
+def _ratios(refits: Sequence[Refit]) -> dict[str, float]:
+    """Layer -> its error on images held out, as a share of what it was."""
+    return {refit.layer: round(refit.error_ratio, 4) for refit in refits}
 
 
 def _warn(refits: Sequence[Refit], images: int, journal: Journal) -> None:

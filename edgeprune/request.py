@@ -12,7 +12,7 @@ from edgeprune.plan import Budget
 from edgeprune.registry import unknown
 from edgeprune.target import PRECISIONS
 
-Recovery = Literal["reconstruct", "distill", "bn", "none"]
+Recovery = Literal["reconstruct", "blocks", "distill", "bn", "none"]
 Scope = Literal["inner", "all"]
 Allocation = Literal["damage", "uniform"]
 TfliteConverter = Literal["auto", "litert", "tensorflow"]

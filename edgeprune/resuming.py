@@ -19,7 +19,7 @@ from edgeprune.recover.reconstruct import Cut
 from edgeprune.resize import all_tensors
 from edgeprune.train.checkpoint import load_checkpoint, save_checkpoint
 
-_METHOD = 1
+_METHOD = 2
 """Of the reconstruction: another number where it would calculate other weights from the same."""
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 from edgeprune.progress import Tick
 from edgeprune.terminal import Talk
@@ -30,6 +30,6 @@ class Interrupted(Talk):
             yield ticked
 
 
-def interrupt(command: ModuleType, stage: str, number: int, steps: int) -> None:
-    """Let a command's module be interrupted so; for a process of its own."""
-    command.Talk = lambda: Interrupted(stage, number, steps)  # type: ignore[attr-defined]
+def interrupt(command: str, stage: str, number: int, steps: int) -> None:
+    """Let a command, named by its module, be interrupted so; for a process of its own."""
+    setattr(importlib.import_module(command), "Talk", lambda: Interrupted(stage, number, steps))  # noqa: B010

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from interrupting import interrupt
 from program_runs import Ran, Tiny, fault, run_forked, run_here
 from safetensors.torch import load_file
 
-from edgeprune import compressing_command
 from edgeprune.data import ImageSet, InputSpec
 from edgeprune.errors import DataError
 from edgeprune.inputs import Photos, food
 from edgeprune.journal import Journal, Nobody
 from edgeprune.model import Model
-from edgeprune.progress import Tick
 from edgeprune.report.document import Report
-from edgeprune.terminal import Talk
 from edgeprune.train.checkpoint import NAME
 
 
@@ -51,40 +46,17 @@ def unlabelled(count: int = 60, size: int = 8, name: str = "food.npz") -> str:
     return name
 
 
-class Interrupted(Talk):
-    """Sends this process a signal after some steps of the distillation."""
-
-    def __init__(self, number: int, steps: int) -> None:
-        super().__init__()
-        self._number, self._steps = number, steps
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Tick]:
-        with super().stage(name) as tick:
-
-            def ticked(done: int, total: int) -> None:
-                tick(done, total)
-                if name == "distil" and done == self._steps:
-                    os.kill(os.getpid(), self._number)
-
-            yield ticked
-
-
-def interrupting(number: int, steps: int) -> None:
-    compressing_command.Talk = lambda: Interrupted(number, steps)  # type: ignore[assignment, misc]
-
-
 def test_the_report_tells_what_distillation_brought(place, tiny):
     ran = distilled(tiny, "--train-data", unlabelled(), "--train-data", unlabelled(30, 16, "more.npz"), "--json")
     report = Report.from_json(json.loads(ran.out))
     assert report.accuracy is not None
     steps = [step.name for step in report.accuracy.steps]
-    assert steps == ["uncut", "cut", "norms", "reconstruction", "distillation"]
+    assert steps == ["uncut", "cut", "norms", "reconstruction", "blocks", "distillation"]
     assert report.accuracy.steps[-1].kept
     assert report.recovery.name == "distill"
     told = report.recovery.settings
     assert told["images"] + told["held_out"] == 90
-    assert told["before"]["from"] == "reconstruct"
+    assert told["before"]["from"] in ("reconstruct", "blocks")
     rows = [json.loads(line) for line in Path("runs/run/training.jsonl").read_text().splitlines()]
     assert rows[-1]["share"] == 1
     assert min(row["distance"] for row in rows) < rows[0]["distance"]
@@ -98,7 +70,9 @@ def test_ctrl_c_keeps_the_distillation_and_the_same_command_goes_on_exactly(plac
     distilled(tiny, "--train-data", food)
     Path("runs/run").rename("runs/whole")
     command = arguments(tiny, "--train-data", food)
-    ran = run_forked(*command, before=functools.partial(interrupting, signal.SIGINT, 9))
+    ran = run_forked(
+        *command, before=functools.partial(interrupt, "edgeprune.compressing_command", "distil", signal.SIGINT, 9)
+    )
     assert ran.code == 130, ran.err
     assert "the same command goes on from there" in ran.err
     assert [path.name for path in Path("runs").iterdir() if path.name != "whole"] == ["run.training"]
@@ -167,7 +141,9 @@ def test_too_few_images_are_refused(place, tiny):
         (("--train-images", "0"), "--train-images"),
         (("--device", "gpu"), "--device"),
         (("--recover", "distil"), "distill"),
+        (("--optimiser", "adam"), "adamw"),
         (("--recover", "bn"), "--recover distill"),
+        (("--recover", "bn", "--freeze-norms"), "--recover distill"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_any_work(place, tiny, more, said):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,13 +22,7 @@ from edgeprune.train.settings import Settings
 FINGERPRINT = "of this training"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they bring with networks as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Drawing(nn.Module):
@@ -84,14 +77,16 @@ def interrupted_after(steps: int):
     return tick
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.8])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ema": 0.8}, {"optimiser": "adamw", "rate": 1e-3}, {"as_in_use": True, "ema": 0.8}]
+)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 6])
-def test_a_power_cut_after_any_step_changes_nothing(tmp_path, steps, ema):
-    whole = fit(job_of(ema=ema))
+def test_a_power_cut_after_any_step_changes_nothing(tmp_path, steps, settings):
+    whole = fit(job_of(**settings))
     with pytest.raises(PowerCutError):
-        fit(job_of(ema=ema), tmp_path, tick=interrupted_after(steps))
+        fit(job_of(**settings), tmp_path, tick=interrupted_after(steps))
     torch.manual_seed(1234)
-    resumed = fit(job_of(ema=ema), tmp_path)
+    resumed = fit(job_of(**settings), tmp_path)
     assert same(whole.module, resumed.module)
     assert [row["loss"] for row in whole.rows] == [row["loss"] for row in resumed.rows]
 
@@ -131,6 +126,21 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     assert same(first.module, again.module)
     assert first.rows == again.rows
     assert not ticks
+
+
+def test_as_in_use_norms_keep_their_statistics_and_dropout_drops_nothing():
+    class Watched(Drawing):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert torch.equal(self.dropout(x), x)
+            return super().forward(x)
+
+    job = job_of(Watched, as_in_use=True)
+    result = fit(job).module
+    norms = [(name, one) for name, one in job.module.named_buffers() if "running" in name]
+    assert norms
+    assert all(torch.equal(result.get_buffer(name), one) for name, one in norms)
+    assert not torch.equal(result.body.first.weight, job.module.body.first.weight)
+    assert result.passes > 0  # all else was in training mode
 
 
 def test_the_network_that_was_given_is_as_it_was_and_the_result_is_ready_to_use():

@@ -14,7 +14,6 @@ from interrupting import interrupt
 from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here
 from safetensors.torch import load_file
 
-from edgeprune import training_command
 from edgeprune.model import load_saved
 from edgeprune.plan import PruningPlan
 from edgeprune.report.document import Report
@@ -93,7 +92,9 @@ def test_ctrl_c_keeps_the_training_and_the_same_command_goes_on_exactly(place, t
     trained(tiny, "--ratio", "0.5", "--multiple", "4")
     Path("runs/run").rename("runs/whole")
     command = arguments(tiny, "--ratio", "0.5", "--multiple", "4")
-    ran = run_forked(*command, before=functools.partial(interrupt, training_command, "train", number, steps))
+    ran = run_forked(
+        *command, before=functools.partial(interrupt, "edgeprune.training_command", "train", number, steps)
+    )
     assert ran.code == 130, ran.err
     assert ran.err.strip().splitlines()[-1] == "interrupted: nothing is left half-written"
     assert "the same command goes on from there" in ran.err
@@ -110,7 +111,9 @@ def test_ctrl_c_keeps_the_training_and_the_same_command_goes_on_exactly(place, t
 
 @pytest.mark.slow
 def test_an_interrupted_training_is_not_mixed_with_another(place, tiny):
-    ran = run_forked(*arguments(tiny), before=functools.partial(interrupt, training_command, "train", signal.SIGINT, 2))
+    ran = run_forked(
+        *arguments(tiny), before=functools.partial(interrupt, "edgeprune.training_command", "train", signal.SIGINT, 2)
+    )
     assert ran.code == 130, ran.err
     before = fingerprint(place)
     other = run_forked(*arguments(tiny, "--lr", "0.02"))

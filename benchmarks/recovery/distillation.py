@@ -5,10 +5,10 @@
 
 ResNet-56 at 51.3 % of its MACs, any width, distilled on the 50,000 training images of CIFAR-10 (JPEG-75 copy);
 MobileNet-V2 at 65 %, widths in multiples of 8, on 1,000 ImageNet images and 22,000 of Tiny-ImageNet, 64x64 scaled up.
-Cut by the criterion `reconstruction`, widths by damage, refitted on 256 images, then distilled. Minutes are those of
-the processor, all threads together, so that a busy machine does not count; what scoring takes is left out. Each line is
-the network as it would be if it ended there, on some test images of the half that is reported on; then the end, on all
-of them, with the 95 % interval of the difference, image by image. Choices were made on the other half. Wants
+Cut by the criterion `reconstruction`, widths by damage, recovered by `blocks`, then distilled. Minutes are those of the
+processor, all threads together, so that a busy machine does not count; what scoring takes is left out. Each line is the
+network as it would be if it ended there, on some test images of the half that is reported on; then the end, on all of
+them, with the 95 % interval of the difference, image by image. Choices were made on the other half. Wants
 EDGEPRUNE_DATA.
 """
 
@@ -38,7 +38,7 @@ from edgeprune.request import Request
 from edgeprune.train.evaluate import top1
 from edgeprune.train.recipe import distil_order
 
-CALIBRATION, SCORED_ON_THE_WAY = 256, 500
+SCORED, SCORED_ON_THE_WAY = 256, 500
 
 
 class ProcessorTime:
@@ -108,6 +108,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--ema", type=float, default=None)
     parser.add_argument("--mixup", type=float, default=None)
+    parser.add_argument("--optimiser")
+    parser.add_argument("--freeze-norms", action="store_true")
+    parser.add_argument("--calibration", type=int, default=1000, help="images, of them 256 to choose filters by")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--half", choices=HALVES, default="second")
     parser.add_argument("--plan", type=Path, help="start from this one; written if it is not there")
@@ -121,21 +124,24 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     task = TASKS[options.network]
     uncut = task.uncut(journal)
-    photos = task.photos(uncut, CALIBRATION, options.half)
+    photos = task.photos(uncut, options.calibration, options.half)
     if options.plan and options.plan.is_file():
         plan = PruningPlan.load(options.plan)
     else:
-        plan = plan_for(task, uncut, photos.batches(uncut.model), "reconstruction", "damage")
+        scored = task.photos(uncut, SCORED, options.half).batches(uncut.model)
+        plan = plan_for(task, uncut, scored, "reconstruction", "damage")
         if options.plan:
             plan.save(options.plan)
     uncut, pruned = cut(plan, uncut, journal)
     with tempfile.TemporaryDirectory() as place:
-        before = recover(Request(recover="reconstruct"), plan, uncut, pruned, photos, Path(place, "layers"), journal)
+        before = recover(Request(recover="blocks"), plan, uncut, pruned, photos, Path(place, "layers"), journal)
     order = distil_order(
         data=task.food,
         minutes=options.minutes,
         batch=options.batch,
         rate=options.lr,
+        optimiser=options.optimiser,
+        freeze_norms=options.freeze_norms,
         ema=options.ema,
         mixup=options.mixup,
     )

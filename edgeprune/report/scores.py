@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeprune.stats import paired_difference, share_interval
 
 UNCUT, CUT, NORMS = "uncut", "cut", "norms"
-RECONSTRUCTION, DISTILLATION = "reconstruction", "distillation"
+RECONSTRUCTION, BLOCKS, DISTILLATION = "reconstruction", "blocks", "distillation"
 RECOVERY = "recovery"
 """The last step in reports of before its parts were told."""
 
@@ -42,7 +42,7 @@ class Step:
 
     Attributes:
         name: "uncut", "cut", "norms" (the cut model with its norms re-estimated, and nothing else), "reconstruction",
-            "distillation".
+            "blocks", "distillation".
         share: of images, 0 to 1.
         top5: the same for the five highest classes; None where there are few classes or no labels.
         change: of `share` against the uncut model; None for that itself, and for agreement.

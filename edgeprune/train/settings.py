@@ -11,6 +11,7 @@ from edgeprune.errors import UsageError
 from edgeprune.registry import unknown
 
 Device = Literal["auto", "cpu", "cuda"]
+Optimiser = Literal["sgd", "adamw"]
 
 MOST_EPOCHS = 100_000
 _FREELY_CHOSEN = ("device", "checkpoint_s")
@@ -21,14 +22,17 @@ _FREELY_CHOSEN = ("device", "checkpoint_s")
 class Settings:
     """How to train.
 
-    Stochastic gradient descent with Nesterov momentum; the learning rate rises in a line and then falls as half a
-    cosine (Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983, without restarts) to 0.
+    The learning rate rises in a line and then falls as half a cosine (Loshchilov and Hutter 2016,
+    https://arxiv.org/abs/1608.03983, without restarts) to 0.
 
     Attributes:
         epochs: passes over the images.
         batch: images a step; all of them where there are fewer.
         rate: the highest learning rate.
-        momentum: of the gradient.
+        optimiser: "sgd": stochastic gradient descent with Nesterov momentum; "adamw" (Loshchilov and Hutter 2017,
+            https://arxiv.org/abs/1711.05101), which takes a rate some hundred times lower.
+        momentum: of the gradient, for "sgd".
+        as_in_use: norms keep their statistics and dropout drops nothing while the weights learn.
         weight_decay: of all parameters.
         warm_up: share of the training in which the rate rises.
         smoothing: share of the target that is spread over all classes.
@@ -47,6 +51,8 @@ class Settings:
     epochs: int = 30
     batch: int = 128
     rate: float = 0.1
+    optimiser: Optimiser = "sgd"
+    as_in_use: bool = False
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.05
@@ -70,6 +76,8 @@ class Settings:
         """
         if self.device not in get_args(Device):
             raise unknown("--device", self.device, get_args(Device))
+        if self.optimiser not in get_args(Optimiser):
+            raise unknown("--optimiser", self.optimiser, get_args(Optimiser))
         if not 1 <= self.epochs <= MOST_EPOCHS:
             raise UsageError(
                 f"--epochs must lie between 1 and {MOST_EPOCHS}, got {self.epochs}", fix="For example: --epochs 30"

@@ -23,6 +23,8 @@ from edgeprune.train.job import Job, Objective
 from edgeprune.train.settings import Course, Settings, learning_rate
 
 _SEEDS, _APART = 1 << 63, 1 << 40
+_OTHER_IN_TRAINING = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+"""Layers that do something else in training mode."""
 
 
 class State:
@@ -50,7 +52,7 @@ class State:
         self.done, self.elapsed_s = 0, 0.0
         self.rows: list[Mapping[str, Any]] = []
         self._loss, self._order = 0.0, (-1, order(0, 0, 0))
-        self.module = placed(copy.deepcopy(job.module), self._device).train()
+        self.module = _learning(placed(copy.deepcopy(job.module), self._device), settings)
         self.group = Group()
         self._called = self.group.spread(self.module)
         self._learned = {name: one for name, one in self.module.named_parameters() if one.requires_grad}
@@ -157,8 +159,9 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint must hold."""
-        momentum = {name: self._optimiser.state[one]["momentum_buffer"] for name, one in self._learned.items()}
-        parts: dict[str, Mapping[str, Tensor]] = {"model": own_tensors(self.module), "momentum": momentum}
+        parts: dict[str, Mapping[str, Tensor]] = {"model": own_tensors(self.module)}
+        for name, one in self._learned.items():
+            parts[f"optimiser/{name}"] = self._optimiser.state[one]
         if self._mean is not None:
             parts["mean"] = own_tensors(self._mean)
         if self.best is not None:
@@ -233,18 +236,32 @@ def _inputs(batch: ImageSet, numbers: Any, settings: Settings, spec: InputSpec) 
     return torch.from_numpy(spec.normalise(augmented(batch.images, numbers, settings.padding, settings.flip)))
 
 
-def _optimiser(learned: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.SGD:
-    """Momentum exists from the start, at zero, so that a checkpoint of the first step holds the same tensors."""
-    optimiser = torch.optim.SGD(
-        learned.values(),
-        lr=settings.rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=True,
-    )
-    for parameter in learned.values():
-        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimiser
+def _learning(module: nn.Module, settings: Settings) -> nn.Module:
+    """The same network in training mode, all of it or all but norms and dropout."""
+    module.train()
+    if settings.as_in_use:
+        for layer in module.modules():
+            if isinstance(layer, _OTHER_IN_TRAINING):
+                layer.eval()
+    return module
+
+
+def _optimiser(learned: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    """Its tensors exist from the start, at zero, so that a checkpoint of the first step holds the same ones."""
+    how: dict[str, Any] = {"lr": settings.rate, "weight_decay": settings.weight_decay}
+    if settings.optimiser == "sgd":
+        sgd = torch.optim.SGD(learned.values(), momentum=settings.momentum, nesterov=True, **how)
+        for one in learned.values():
+            sgd.state[one] = {"momentum_buffer": torch.zeros_like(one)}
+        return sgd
+    adamw = torch.optim.AdamW(learned.values(), **how)
+    for one in learned.values():
+        adamw.state[one] = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(one),
+            "exp_avg_sq": torch.zeros_like(one),
+        }
+    return adamw
 
 
 def _running_mean(module: nn.Module, decay: float) -> AveragedModel | None:
