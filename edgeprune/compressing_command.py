@@ -157,9 +157,12 @@ def compress(
         command=("edgeprune", *sys.argv[1:]),
     )
     request.check()
-    order = _order(recover, lessons)
+    _run(request, _order(recover, lessons), as_json)
+
+
+def _run(request: Request, order: DistilOrder, as_json: bool) -> None:
     talk = Talk()
-    if model == DEMO and data is None and weights is None:
+    if request.model == DEMO and request.data is None and request.weights is None:
         _introduce(talk)
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 

@@ -12,7 +12,6 @@ import typer
 from edgeprune import options
 from edgeprune.errors import ParityError
 from edgeprune.terminal import Talk
-from edgeprune.verifying_tables import print_verification
 
 
 def verify(
@@ -30,6 +29,7 @@ def verify(
     """
     from edgeprune.verifying import VerifyOrder  # torch and all that, not before it is needed
     from edgeprune.verifying import verify as look
+    from edgeprune.verifying_tables import print_verification
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
         found = look(VerifyOrder(run=run, weights=weights, data=data, images=images), Talk())
