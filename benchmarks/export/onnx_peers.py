@@ -1,0 +1,140 @@
+"""Are our ONNX files as small and as fast as those of the tools beside which they stand?
+
+    pip install --target PEERS --no-deps onnxslim==0.1.98 colorama
+    PYTHONPATH=.:PEERS python benchmarks/export/onnx_peers.py [resnet56] [mobilenet_v2] [resnet18] [--rounds 24]
+
+For each network the fp32 files of all are timed in turns by `edgeprune.bench`, on this machine:
+
+- ours: as `edgeprune compress` writes it;
+- torch: `torch.onnx.export(model, image)` and nothing else, for any number of images as ours is;
+- onnxslim: that file by `onnxslim.slim`, where onnxslim can be imported.
+
+All weights are random, which changes neither sizes nor times. Printed are the sizes, the p50, and ours over the other:
+time (at most 1.00 is wanted) with its 95 % interval over the rounds that nothing disturbed, and size. `--no-time`
+compares the sizes only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeprune.bench.compare import compare
+from edgeprune.bench.session import measure
+from edgeprune.bench.single import single_files
+from edgeprune.bench.transport import Local
+from edgeprune.data import InputSpec
+from edgeprune.export.onnx import OPSET, export_onnx
+from edgeprune.export.quiet import quiet
+from edgeprune.model import Model, load_model
+from edgeprune.plan import Cost
+from edgeprune.target import load_target
+
+NETWORKS = ("resnet56", "mobilenet_v2", "resnet18")
+NOTHING = Cost(macs=0, parameters=0, peak_activation_bytes=0)  # not looked at here
+
+
+class Block(nn.Module):
+    """ResNet's basic block."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        self.conv2, self.bn2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        wider = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        self.downsample = wider if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for 224x224 images, as torchvision has it, which does not install beside a CPU torch everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        widths = (64, 64, 128, 256, 512)
+        stages = zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
+        self.layers = nn.Sequential(*(nn.Sequential(Block(a, b, s), Block(b, b, 1)) for a, b, s in stages))
+        self.fc = nn.Linear(512, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.layers(self.maxpool(torch.relu(self.bn1(self.conv1(images)))))
+        return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def network(name: str) -> Model:
+    torch.manual_seed(0)
+    if name != "resnet18":
+        return load_model(name)
+    spec = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Model(ResNet18().eval(), spec, name, "benchmark", ())
+
+
+def written(model: Model, folder: Path) -> list[Path]:
+    """Everyone's file of a network, ours first."""
+    ours, plain, slim = (folder / f"{name}.onnx" for name in ("ours", "torch", "onnxslim"))
+    export_onnx(model, NOTHING, load_target("host"), "fp32", ours)
+    image = torch.zeros(2, *model.input.shape)
+    with quiet(), torch.no_grad():
+        made = torch.onnx.export(
+            model.module, (image,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: "N"},), verbose=False
+        )
+        assert made is not None
+        made.save(plain, external_data=False)
+        if importlib.util.find_spec("onnxslim") is None:
+            return [ours, plain]
+        import onnxslim
+
+        onnxslim.slim(str(plain), str(slim))
+    return [ours, plain, slim]
+
+
+def times(files: list[Path], shape: tuple[int, int, int], rounds: int) -> dict[str, tuple[str, str, str]]:
+    """Of each peer: our p50, its own, and their ratio."""
+    artifacts, images = single_files(files), np.random.default_rng(0).standard_normal((8, *shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch, Local() as transport:
+        measured = measure(artifacts, Path(scratch), images, (1,), transport=transport, rounds=rounds)
+    medians = {one.path: np.median([block.median_ns for block in one.blocks]) / 1e6 for one in measured}
+    compared = {one.candidate: one for one in compare(measured)}
+    found = {}
+    for path, artifact in zip(files[1:], artifacts[1:], strict=True):
+        one, ratio = compared.get(artifact.path), "too few rounds undisturbed"
+        if one:
+            ratio = f"{one.ratio:.3f} [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}], {one.rounds} rounds"
+        found[path.stem] = (f"{medians[artifacts[0].path]:.3f}", f"{medians[artifact.path]:.3f}", ratio)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=[])
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--no-time", action="store_true")
+    options = parser.parse_args()
+    head = ("network", "peer", "ours, bytes", "peer, bytes", "ours of it", "ours, ms", "peer, ms")
+    print(f"| {' | '.join((*head, 'time, ours over peer [95 %]'))} |\n|{'---|' * (len(head) + 1)}", flush=True)
+    torch.set_num_threads(1)
+    for name in options.networks or NETWORKS:
+        model = network(name)
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            files = written(model, Path(folder))
+            taken = {} if options.no_time else times(files, model.input.shape, options.rounds)
+            ours = files[0].stat().st_size
+            for path in files[1:]:
+                peer = path.stat().st_size
+                cells = (name, path.stem, f"{ours:,}", f"{peer:,}", f"{ours / peer:.4f}")
+                print(f"| {' | '.join((*cells, *taken.get(path.stem, ('-', '-', '-'))))} |", flush=True)
+
+
+main()
