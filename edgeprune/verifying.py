@@ -81,21 +81,26 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found of a run.
+    """What was found of a run, or of a file beside a model.
 
     Attributes:
-        run: its folder.
+        run: its folder; the file.
         source: of the images.
-        change: how far the cut model's outputs are from the uncut one's: what the cut did, and nothing to be judged.
+        change: how far the cut model's outputs are from the uncut one's: what the cut did, and nothing to be judged;
+            None where there is no cut model.
         accuracy: of the uncut and the cut torch model.
         files: in the order of the run's report.
+        compared: how many images outputs were compared on.
+        notes: what must be known to read this, each a sentence.
     """
 
     run: str
     source: str
-    change: Parity
+    change: Parity | None
     accuracy: Accuracy
     files: tuple[Verified, ...]
+    compared: int
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Verified, ...]:
@@ -104,15 +109,17 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """This as a JSON document."""
-        uncut, cut = (to_plain(step) for step in self.accuracy.steps)
+        uncut, *cut = (to_plain(step) for step in self.accuracy.steps)
         return {
             "schema": SCHEMA,
             "run": self.run,
             "passed": not self.failed,
-            "images": {"source": self.source, "scored": self.accuracy.images, "compared": self.change.images},
+            "images": {"source": self.source, "scored": self.accuracy.images, "compared": self.compared},
             "metric": self.accuracy.metric,
-            "models": [{**uncut, "against_uncut": None}, {**cut, "against_uncut": to_plain(self.change)}],
+            "models": [{**uncut, "against_uncut": None}]
+            + [{**one, "against_uncut": to_plain(self.change)} for one in cut],
             "files": [one.to_json() for one in self.files],
+            "notes": list(self.notes),
         }
 
 
@@ -147,7 +154,8 @@ def verify(asked: VerifyOrder, listener: Listener | None = None) -> Verification
         accuracy = accuracy_of((programs[0], uncut), programs[1], {CUT: cut}, CUT, images, tick)
     scored = _scored(files, asked.run, uncut, images, journal)
     told = tuple(replace(one, accuracy=scored.get(one.artifact.path)) for one in files)
-    return Verification(str(asked.run), images.source, change, accuracy, told)
+    notes = tuple(journal.warnings)
+    return Verification(str(asked.run), images.source, change, accuracy, told, len(shown), notes)
 
 
 def _looked_at(artifact: Artifact, run: Path, model: Model, images: Array) -> Verified:

@@ -1,4 +1,4 @@
-"""The command that compares the files of a finished run with its models again."""
+"""The command that compares the files of a finished run, or one file, with their models."""
 
 from __future__ import annotations
 
@@ -10,35 +10,64 @@ from typing import Annotated
 import typer
 
 from edgeprune import options
-from edgeprune.errors import ParityError
+from edgeprune.errors import ParityError, UsageError
+from edgeprune.request import Request, parse_numbers, parse_shape
 from edgeprune.terminal import Talk
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="A finished run folder; it is not changed.")],
+    what: Annotated[
+        Path,
+        typer.Argument(help="A finished run folder, or an .onnx or .tflite file with --model.", metavar="RUN|FILE"),
+    ],
+    model: Annotated[str | None, typer.Option(help="Of a FILE: the model it should compute, as for compress.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Of the uncut model. (default: those of the run)")] = None,
     data: Annotated[str | None, typer.Option(help="Images to verify with. (default: those of the run)")] = None,
     images: Annotated[
         int | None, typer.Option(help="How many at most. (default: as many as the run; of others 10000)")
     ] = None,
+    input_shape: options.InputShape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare every file of a run with the torch model it was written from, on images it never saw.
 
     Exit code 5 if one computes something else, or is not the file that was written.
     """
-    from edgeprune.verifying import VerifyOrder  # torch and all that, not before it is needed
-    from edgeprune.verifying import verify as look
-    from edgeprune.verifying_tables import print_verification
+    from edgeprune.verifying_tables import print_verification  # what draws and computes, not before it is needed
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
-        found = look(VerifyOrder(run=run, weights=weights, data=data, images=images), Talk())
+        if what.suffix in (".onnx", ".tflite") and not what.is_dir():
+            if model is None:
+                fix = "Give --model, its --weights, and --data; or name a run folder."
+                raise UsageError("a single file is compared with a model: which one?", where=str(what), fix=fix)
+            from edgeprune.verifying_file import FileOrder, verify_file
+
+            request = Request(
+                model=model,
+                weights=weights,
+                data=data,
+                images=Request.images if images is None else images,
+                input_shape=parse_shape(input_shape),
+                mean=parse_numbers("--mean", mean),
+                std=parse_numbers("--std", std),
+            )
+            found = verify_file(FileOrder(what, request), Talk())
+        else:
+            if model or input_shape or mean or std:
+                fix = "Leave --model, --input, --mean and --std out; they go with an .onnx or .tflite file."
+                raise UsageError("a run knows its model", where=str(what), fix=fix)
+            from edgeprune.verifying import VerifyOrder
+            from edgeprune.verifying import verify as look
+
+            found = look(VerifyOrder(run=what, weights=weights, data=data, images=images), Talk())
     print_verification(found.to_json(), as_json)
     if found.failed:
         first, many = found.failed[0], len(found.failed)
         raise ParityError(
-            f"{many} of {len(found.files)} files {'is' if many == 1 else 'are'} not what the run's models compute",
+            f"{many} of {len(found.files)} files {'is' if many == 1 else 'are'} not what the models compute",
             where="\n".join((f"{first.artifact.path}: {first.faults[0]}", *first.faults[1:])),
-            fix="Do not hand these on. If the files are as they were written: are these the run's own --weights? "
-            "Else run compress again.",
+            fix="Do not hand these on. If the files are as they were written: are these their own --weights? "
+            "Else export them again.",
         )

@@ -29,7 +29,7 @@ def print_verification(document: Mapping[str, Any], as_json: bool) -> None:
     console.print(fitted(_table(document)))
     console.print(
         f"Outputs: {count(images['compared'])} images, {_METRICS[document['metric']]}: {count(images['scored'])}; "
-        f"of {images['source']}, none of which was calibrated with.",
+        f"of {images['source']}.",
         markup=False,
         soft_wrap=True,
     )

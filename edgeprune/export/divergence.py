@@ -38,24 +38,24 @@ class Divergence:
     """What a walk through the layers of a file found.
 
     Attributes:
+        compared: how many of the model's layers could be matched with the file's.
+        layers: how many the model has.
         tensor: the first that is not as it should be; where all are, the one that is off most.
         operator: what wrote it, as the format calls it; empty for an output after the last layer.
         layer: of the model; empty for the same.
         error: of it: of a float file the largest difference as a share of its largest value, of an int8 file how many
             times as large as rounding makes it.
         tolerated: how much of that is.
-        compared: how many of the model's layers could be matched with the file's.
-        layers: how many the model has.
         unseen: layers right before it that could not be matched: it may be one of them.
     """
 
-    tensor: str
-    operator: str
-    layer: str
-    error: float
-    tolerated: float
     compared: int
     layers: int
+    tensor: str = ""
+    operator: str = ""
+    layer: str = ""
+    error: float = 0.0
+    tolerated: float = 0.0
     unseen: tuple[str, ...] = ()
 
     @property
@@ -88,7 +88,7 @@ def divergence_of(artifact: Artifact, run: Path, model: Model, images: Array, go
         run: the run folder.
         model: what the file should compute.
         images: normalised as the model wants them, float32 [n, channels, height, width]; a few do.
-        got: what the file gives for them, each output float32 [n, ...].
+        got: what the file gives for them, each output float32 [n, ...]; nothing if that is no output of the model's.
 
     Raises:
         Exception: the file, or the model's graph, cannot be run piece by piece.
@@ -101,11 +101,11 @@ def divergence_of(artifact: Artifact, run: Path, model: Model, images: Array, go
         for at in range(len(images)):
             walk = _Walk(graph, pairs, artifact.precision, at)
             outputs = torch.utils._pytree.tree_leaves(walk.run(torch.from_numpy(images[at : at + 1])))
-            for place, (output, given) in enumerate(zip(outputs, got, strict=True)):
+            for place, (output, given) in enumerate(zip(outputs if got else (), got, strict=True)):
                 walk.errors[f"output {place}"] = output_error(output, given[at])
             for name, error in walk.errors.items():
                 errors[name] = max(errors.get(name, 0.0), error)
-    return _first(errors, pairs, artifact.precision, layers)
+    return _first(errors, pairs, artifact.precision, layers) if errors else Divergence(compared=0, layers=len(layers))
 
 
 def _first(

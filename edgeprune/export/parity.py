@@ -14,6 +14,7 @@ from edgeprune.artifact import Artifact, Parity
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.export.divergence import WALKED, Divergence, divergence_of
 from edgeprune.export.execute import Array, failed, outputs_of, witness_of
+from edgeprune.export.foreign import AS_IS, Reading
 from edgeprune.export.outputs import Output, agreement_of, expected_of, parity_of
 from edgeprune.model import Model
 
@@ -85,7 +86,7 @@ def check(artifact: Artifact, run: Path, model: Model, images: Array) -> Artifac
     return verdict.artifact
 
 
-def judge(artifact: Artifact, run: Path, model: Model, images: Array) -> Verdict:
+def judge(artifact: Artifact, run: Path, model: Model, images: Array, reading: Reading = AS_IS) -> Verdict:
     """Compare a file with the model it was made from, and say what is wrong with it, if anything is.
 
     Args:
@@ -93,6 +94,7 @@ def judge(artifact: Artifact, run: Path, model: Model, images: Array) -> Verdict
         run: the run folder.
         model: what the file should compute.
         images: normalised as the model wants them, float32 [n >= 1, channels, height, width].
+        reading: how a file that this project did not write gives what the model gives.
 
     Raises:
         ParityError: the torch model itself does not give finite numbers.
@@ -103,16 +105,16 @@ def judge(artifact: Artifact, run: Path, model: Model, images: Array) -> Verdict
         raise UsageError(
             f"no parity tolerance for precision {artifact.precision!r}", fix=f"Known: {', '.join(TOLERANCES)}"
         )
-    tolerance, expected = TOLERANCES[artifact.precision], expected_of(model, images)
+    tolerance, expected = TOLERANCES[artifact.precision], reading.of_model(expected_of(model, images))
     try:
-        got = outputs_of(artifact, run, images)
+        got = reading.of_file(outputs_of(artifact, run, images))
     except ParityError as error:
         return Verdict(dataclasses.replace(artifact, parity=None), error)
     verdict = _compared(artifact, expected, got, tolerance)
     if verdict.fault is not None:
-        return _located(verdict, run, model, images, expected, got)
+        return _located(verdict, run, model, images, expected, got, reading)
     try:
-        witness = _witnessed(artifact, run, images, expected, tolerance)
+        witness = _witnessed(artifact, run, images, expected, tolerance, reading)
     except ParityError as error:
         assert verdict.artifact.parity is not None
         missed = dataclasses.replace(verdict.artifact.parity, passed=False)
@@ -134,7 +136,13 @@ def _compared(artifact: Artifact, expected: list[Array], got: list[Array], toler
 
 
 def _located(
-    verdict: Verdict, run: Path, model: Model, images: Array, expected: list[Array], got: list[Array]
+    verdict: Verdict,
+    run: Path,
+    model: Model,
+    images: Array,
+    expected: list[Array],
+    got: list[Array],
+    reading: Reading,
 ) -> Verdict:
     """The same with the first tensor inside the file that diverges, where the outputs are of the right shapes."""
     fault = verdict.fault
@@ -144,7 +152,8 @@ def _located(
     off = [np.abs(one - other).reshape(len(images), -1).max(axis=1, initial=0.0) for one, other in pairs]
     worst = np.argsort(-np.nan_to_num(np.max(off, axis=0), nan=np.inf), kind="stable")[:WALKED]
     try:
-        found = divergence_of(verdict.artifact, run, model, images[worst], [one[worst] for one in got])
+        ends = [one[worst] for one in got] if reading.as_is else []
+        found = divergence_of(verdict.artifact, run, model, images[worst], ends)
     except Exception as error:  # a file that is wrong may be so in any way; that it is, is known already
         reason = next(iter(str(error).splitlines()), "")[:200]
         told = f"where it begins is not known: {type(error).__name__}: {reason}"
@@ -187,7 +196,7 @@ def _fault(artifact: Artifact, outputs: list[Output], tolerance: Tolerance) -> P
 
 
 def _witnessed(
-    artifact: Artifact, run: Path, images: Array, expected: list[Array], tolerance: Tolerance
+    artifact: Artifact, run: Path, images: Array, expected: list[Array], tolerance: Tolerance, reading: Reading
 ) -> dict[str, Any]:
     """What a second implementation of the format makes of the file, if there is one, held to the same bounds.
 
@@ -200,7 +209,7 @@ def _witnessed(
     got = witness_of(artifact, run, few)
     if got is None:
         return {}
-    outputs = _pair(artifact, [values[:WITNESSED] for values in expected], got)
+    outputs = _pair(artifact, [values[:WITNESSED] for values in expected], reading.of_file(got))
     max_rel, cosine = max(output.max_rel for output in outputs), min(output.cosine for output in outputs)
     if max_rel > tolerance.max_rel or cosine < tolerance.cosine:
         raise failed(
