@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from edgeprune import options
+from edgeprune.bench.device import parse_device
 from edgeprune.errors import UsageError
+from edgeprune.registry import unknown
 from edgeprune.request import (
     DEFAULT_RATIO,
     DEMO,
     Request,
     parse_budget,
     parse_formats,
+    parse_latency,
     parse_numbers,
     parse_precisions,
     parse_settings,
@@ -25,11 +30,14 @@ from edgeprune.request import (
 )
 from edgeprune.terminal import Talk, print_plan, print_report
 from edgeprune.train.recipe import DistilOrder, distil_order
+from edgeprune.train.settings import Device as TrainDevice
 
 if TYPE_CHECKING:
     from edgeprune.pipeline import Outcome
 
 _MISSED = 1
+_SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
+"""What is not put into the name of a file."""
 
 
 def compress(
@@ -55,9 +63,17 @@ def compress(
     ] = None,
     macs: options.Macs = None,
     speedup: Annotated[
-        float | None, typer.Option(help="Instead: how many times as fast to become on the board of --table.")
+        float | None, typer.Option(help="Instead: how many times as fast to become on your board.")
     ] = None,
-    table: Annotated[Path | None, typer.Option(help="Times on that board, by `edgeprune profile`.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Instead: the longest that a call may take there, e.g. 30ms.", metavar="TIME")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Times on that board, by `edgeprune profile`. (with --device: made, or gone on with, first)"),
+    ] = None,
+    device: options.Board = None,
+    allow_mixed: options.AllowMixed = False,
     allocation: Annotated[
         str, typer.Option(help="Where filters go: damage (where the output loses least) or uniform.")
     ] = "damage",
@@ -86,7 +102,7 @@ def compress(
     mixup: options.Mixup = None,
     labels: options.Labels = False,
     patience: options.Patience = None,
-    device: options.Device = None,
+    train_device: options.TrainDevice = None,
     restart: options.Restart = False,
     calibration_data: Annotated[
         str | None,
@@ -121,7 +137,7 @@ def compress(
         "mixup": mixup,
         "labels": labels,
         "patience": patience,
-        "device": device,
+        "device": train_device,
         "restart": restart,
     }
     request = Request(
@@ -136,7 +152,7 @@ def compress(
         class_names=class_names,
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
-        budget=parse_budget(ratio, macs, plan, speedup),
+        budget=parse_budget(ratio, macs, plan, speedup, parse_latency(latency)),
         allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
@@ -150,12 +166,15 @@ def compress(
         out=out,
         plan=plan,
         table=table,
+        device=device,
+        allow_mixed=allow_mixed,
         dry_run=dry_run,
         seed=seed,
         overwrite=overwrite,
         bench=bench,
         command=("edgeprune", *sys.argv[1:]),
     )
+    request = _with_table(request)
     request.check()
     _run(request, _order(recover, lessons), as_json)
 
@@ -167,8 +186,40 @@ def _run(request: Request, order: DistilOrder, as_json: bool) -> None:
     from edgeprune.pipeline import compress as run  # torch and all that, not before it is needed
 
     with redirect_stdout(sys.stderr):  # a model may print in its forward pass; stdout carries the result
+        _measure_table(request, talk)
         outcome = run(request, talk, order)
     _print(outcome, talk, as_json)
+
+
+def _with_table(request: Request) -> Request:
+    """The request; where a budget of time names a device and no table, with a file of that device.
+
+    Raises:
+        UsageError: the device is none to measure on.
+    """
+    name = request.device
+    if name is None:
+        return request
+    if name in get_args(TrainDevice):
+        raise UsageError(f"--device says where to measure, not {name}", fix=f"Where to distil: --train-device {name}")
+    parse_device(name)
+    if request.table or not request.budget.of_time:
+        return request
+    return replace(request, table=Path("runs") / f"{_SIGNS.sub('-', name)}.table.json")
+
+
+def _measure_table(request: Request, talk: Talk) -> None:
+    """Make the table of a budget of time on the board that is named, or go on with it; nothing where it is whole."""
+    if not request.device or not request.budget.of_time or request.table is None:
+        return
+    from edgeprune.latency import LatencyTable
+    from edgeprune.profiling import ProfileOrder, profile
+
+    order = ProfileOrder(request, request.table, request.device)
+    if request.table.exists():
+        there = LatencyTable.load(request.table).conditions
+        order = replace(order, runtime=there.runtime, threads=there.threads)
+    profile(order, talk)
 
 
 def _introduce(talk: Talk) -> None:
@@ -180,10 +231,11 @@ def _order(recover: str, lessons: Mapping[str, Any]) -> DistilOrder:
     """How to distil; options that say so where nothing is distilled are a mistake."""
     given = [name for name, value in lessons.items() if value not in (None, False)]
     if given and recover != "distill":
-        option = {"data": "train-data", "images": "train-images", "rate": "lr"}.get(
-            given[0], given[0].replace("_", "-")
-        )
+        names = {"data": "train-data", "images": "train-images", "rate": "lr", "device": "train-device"}
+        option = names.get(given[0], given[0].replace("_", "-"))
         raise UsageError(f"--{option} is about distillation, which is not asked for", fix="Add --recover distill.")
+    if lessons["device"] is not None and lessons["device"] not in get_args(TrainDevice):
+        raise unknown("--train-device", lessons["device"], get_args(TrainDevice))
     order = distil_order(**lessons)
     order.check()
     return order
@@ -194,6 +246,8 @@ def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
         print_plan(outcome.plan.to_json(), outcome.whole, as_json)
     else:
         print_report(outcome.report, outcome.folder, talk, as_json)
+    if outcome.failure:
+        raise outcome.failure
     if outcome.missed:
         talk.say(f"goal missed: {outcome.missed}; the report says why, layer by layer")
         raise typer.Exit(_MISSED)

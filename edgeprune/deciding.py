@@ -7,11 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune.bench.compare import Comparison, compare
-from edgeprune.bench.session import device_facts, measure
-from edgeprune.bench.single import made_up_images
-from edgeprune.bench.transport import Local
-from edgeprune.bench.trust import doubts
 from edgeprune.criteria import Criterion
 from edgeprune.cutting import Traced
 from edgeprune.errors import BudgetError
@@ -22,16 +17,15 @@ from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
-from edgeprune.prune.time_budget import foretold
 from edgeprune.prune.timing import Times
 from edgeprune.report.machines import machine_name
 from edgeprune.request import Request
 from edgeprune.target import Target
+from edgeprune.trying import Board, Tried, Tries, facts_of
 from edgeprune.variants import VariantFiles
 
 ROUNDS = 3
 """How often a plan is made, tried, and made anew for more than was asked, before what was found is taken."""
-_BLOCKS = 16
 
 
 @dataclass(frozen=True)
@@ -72,86 +66,122 @@ class Decision:
     missed: str = ""
     conditions: Conditions | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The trials, one sentence each."""
+        return tuple(f"Round {number}: {trial}" for number, trial in enumerate(self.trials, start=1))
+
 
 def decide(
-    request: Request, uncut: Traced, photos: Photos, criterion: Criterion, target: Target, journal: Journal
+    request: Request,
+    uncut: Traced,
+    photos: Photos,
+    criterion: Criterion,
+    target: Target,
+    table: LatencyTable | None,
+    journal: Journal,
 ) -> Decision:
     """Score the filters and decide which stay.
 
     Raises:
         BudgetError: the budget cannot be reached.
-        EdgepruneError: the table is not one, or knows nothing of this network.
+        EdgepruneError: the table knows nothing of this network, or the board cannot be reached.
     """
-    table = LatencyTable.load(request.table) if request.table else None
-    times = Times.of(table, Shapes(uncut.program, uncut.channel_map)) if table else None
-    scored = _scored(request, uncut, photos, criterion, journal)
 
-    def plan_for(budget: Budget) -> PruningPlan:
+    def plan_for(budget: Budget, times: Times | None = None) -> PruningPlan:
         with journal.stage("allocate"):
             return allocate(uncut.channel_map, scored, budget, target.channel_multiple, times)
 
-    plan = plan_for(request.budget)
-    if request.budget.speedup is None or table is None or times is None or request.dry_run:
-        return Decision(plan)
-    if why_not := _untried(request, table.conditions):
-        journal.warn(f"the speed-up of {request.budget.speedup:g} is foretold by the table, not measured: {why_not}")
-        return Decision(plan)
+    if table is None:
+        scored = _scored(request, request.budget.share, uncut, photos, criterion, journal)
+        return Decision(plan_for(request.budget))
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         files = VariantFiles(Path(folder), uncut, target, table.conditions.format, journal)
+        shapes = Shapes(uncut.program, uncut.channel_map)
+        board = Board(request.device or "local", table, shapes, files, request.allow_mixed, journal)
+        goal = _goal(request.budget, board.times)
+        scored = _scored(request, goal.share, uncut, photos, criterion, journal)
+        assert goal.speedup is not None
+        if why_not := _untried(request, table.conditions):
+            journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
+            return Decision(replace(plan_for(goal, board.times), budget=request.budget))
         found = reach(
-            request.budget.speedup,
-            plan,
-            lambda speedup: plan_for(Budget(speedup=speedup)),
-            lambda tried: _tried(files, tried, table.conditions, journal),
-            lambda tried: foretold(times, _widths(tried)),
+            goal.speedup,
+            lambda speedup: plan_for(Budget(speedup=speedup), board.times),
+            board,
+            lambda tried: _goal_there(request.budget, tried),
             journal,
         )
-    return replace(found, conditions=table.conditions)
+    return replace(found, plan=replace(found.plan, budget=request.budget), conditions=table.conditions)
 
 
 def reach(
-    asked: float,
-    plan: PruningPlan,
+    goal: float,
     plan_for: Callable[[float], PruningPlan],
-    tried: Callable[[PruningPlan], Comparison | None],
-    foretold_of: Callable[[PruningPlan], float],
+    board: Tries,
+    asked: Callable[[Tried], float],
     journal: Journal,
 ) -> Decision:
-    """Try a plan; if it is not surely as fast as was asked, make one for more, in proportion; and so on.
+    """Try a plan; if it is not surely as fast as was asked, correct the table by what was measured, and make another.
+
+    What the corrected table still foretells wrongly of the plan that was tried is asked for in proportion.
 
     Args:
-        asked: speed-up that the lower end of the measured interval must reach.
-        plan: made for it.
-        plan_for: makes one for another speed-up, or raises BudgetError.
-        tried: measures one; None where that is not to be trusted.
-        foretold_of: what the table says of one.
+        goal: speed-up to make the first plan for.
+        plan_for: makes a plan for a speed-up, or raises BudgetError.
+        board: where plans are tried.
+        asked: speed-up that the lower end of a measured interval must reach.
         journal: told of each trial.
     """
-    goal, trials, plans = asked, list[Trial](), list[PruningPlan]()
-    while len(trials) < ROUNDS:
-        found = tried(plan)
-        if found is None:
-            journal.warn("the speed-up is foretold by the table; the machine was too busy to confirm it")
-            break
-        trials.append(Trial(goal, foretold_of(plan), found.ratio, found.ci95))
-        plans.append(plan)
+    trials, plans, needed = list[Trial](), [plan_for(goal)], goal
+    while (found := board.tried(plans[-1])) is not None:
+        ratio, ci95 = found.comparison.ratio, found.comparison.ci95
+        trials.append(Trial(goal, board.foretold(plans[-1]), ratio, ci95))
         journal.say(f"round {len(trials)}: {trials[-1]}")
-        if found.ci95[0] >= asked:
-            return Decision(plan, tuple(trials))
-        goal *= asked / found.ci95[0]
+        needed = asked(found)
+        if ci95[0] >= needed:
+            return Decision(plans[-1], tuple(trials))
+        if len(trials) == ROUNDS:
+            break
+        board.learn(plans[-1])
+        goal = board.foretold(plans[-1]) * needed / ci95[0]
         try:
-            plan = plan_for(goal)
+            plans.append(plan_for(goal))
         except BudgetError:
             break
     if not trials:
-        return Decision(plan)
+        return Decision(plans[0])
     best = max(range(len(trials)), key=lambda place: trials[place].ci95[0])
     low, high = trials[best].ci95
-    missed = f"asked for {asked:g}x, the fastest of {len(trials)} plans is {trials[best].measured:.3g}x "
+    missed = f"asked for {needed:.4g}x, the fastest of {len(trials)} plans is {trials[best].measured:.3g}x "
     return Decision(plans[best], tuple(trials), f"{missed}[{low:.3g}, {high:.3g}]")
 
 
-def _scored(request: Request, uncut: Traced, photos: Photos, criterion: Criterion, journal: Journal) -> Scored:
+def _goal(budget: Budget, times: Times) -> Budget:
+    """The speed-up to solve for.
+
+    Raises:
+        BudgetError: the uncut network is as fast already.
+    """
+    if budget.latency_ms is None:
+        return budget
+    if times.uncut_ms <= budget.latency_ms:
+        what = f"--latency {budget.latency_ms:g}ms: the uncut model took {times.uncut_ms:.3g} ms when it was profiled"
+        raise BudgetError(what, fix="Nothing needs to go. Ask for less time, or for --macs.")
+    return Budget(speedup=times.uncut_ms / budget.latency_ms)
+
+
+def _goal_there(budget: Budget, tried: Tried) -> float:
+    """The speed-up that is wanted beside the uncut network as it was timed in the same run."""
+    if budget.latency_ms is not None:
+        return tried.uncut_ms / budget.latency_ms
+    assert budget.speedup is not None
+    return budget.speedup
+
+
+def _scored(
+    request: Request, share: float, uncut: Traced, photos: Photos, criterion: Criterion, journal: Journal
+) -> Scored:
     whole = left_whole(uncut.channel_map, request.scope)
     names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
     with journal.stage("score") as tick:
@@ -160,41 +190,18 @@ def _scored(request: Request, uncut: Traced, photos: Photos, criterion: Criterio
             criterion,
             names,
             seed=request.seed,
-            share=request.budget.share,
+            share=share,
             tick=tick,
             damage=request.allocation == "damage" and request.budget.ratio != "auto",
         )
 
 
 def _untried(request: Request, conditions: Conditions) -> str:
-    """Why a plan cannot be tried here; empty if it can."""
+    """Why a plan cannot be tried; empty if it can."""
+    if request.dry_run:
+        return "--dry-run was given"
     if not request.bench:
         return "--no-bench was given"
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, Local() as transport:
-        here = machine_name(device_facts(transport, Path(folder)))
-    if here == conditions.board:
+    if request.device is not None or machine_name(facts_of("local")) == conditions.board:
         return ""
-    return f"it is of another machine ({conditions.board}); measure there with edgeprune bench RUN --device ..."
-
-
-def _tried(files: VariantFiles, plan: PruningPlan, conditions: Conditions, journal: Journal) -> Comparison | None:
-    """A plan's widths against the uncut network, as the table was measured; None where that is not to be trusted."""
-    artifacts = files.of([_widths(plan)])
-    with journal.stage("try") as tick, Local() as transport:
-        measured = measure(
-            artifacts,
-            files.folder,
-            made_up_images(artifacts[0].input_shape),
-            (conditions.threads,),
-            transport=transport,
-            runtimes=(conditions.runtime,),
-            rounds=_BLOCKS,
-            tick=tick,
-        )
-    if any(doubt.fatal for one in measured for doubt in doubts(one)):
-        return None
-    return next(iter(compare(measured)), None)
-
-
-def _widths(plan: PruningPlan) -> dict[str, int]:
-    return {name: len(kept) for name, kept in plan.keep.items()}
+    return f"the table is of another machine ({conditions.board}); name it with --device"

@@ -108,10 +108,12 @@ class LatencyTable:
     Attributes:
         conditions: of all of them.
         networks: fingerprint of the channel map -> what was measured.
+        mixed: in what other times differ that were added by `--allow-mixed`; empty where all are of these conditions.
     """
 
     conditions: Conditions
     networks: Mapping[str, Network] = field(default_factory=dict)
+    mixed: tuple[str, ...] = ()
 
     def with_variants(self, fingerprint: str, name: str, variants: tuple[Variant, ...]) -> LatencyTable:
         """This table with more variants of a network."""
@@ -137,10 +139,13 @@ class LatencyTable:
                 key: Network(one["name"], tuple(map(Variant.from_json, one["variants"])))
                 for key, one in document["networks"].items()
             }
-            found = cls(Conditions(**document["conditions"]), networks)
+            found = cls(Conditions(**document["conditions"]), networks, tuple(document.get("mixed", ())))
             times = [time for one in networks.values() for variant in one.variants for time in _times(variant)]
             if not all(0 < time < float("inf") for time in times):
                 raise ValueError("a time is no number above 0")
+            rests = [one for its in networks.values() for v in its.variants for one in (v.rest_ms, v.activation_mb)]
+            if not all(0 <= rest < float("inf") for rest in rests):
+                raise ValueError("what is no layer is no number from 0 on")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EdgepruneError(f"not a latency table: {type(error).__name__}: {error}") from error
         return found

@@ -79,4 +79,15 @@ Patience = Annotated[
     int | None, typer.Option(help="End after so many of 10 looks without a better one; 0: never. (default: 5)")
 ]
 Device = Annotated[str | None, typer.Option(help="Where to distil: auto, cpu or cuda. (default: auto)")]
+TrainDevice = Annotated[str | None, typer.Option(help="Where to distil: auto, cpu or cuda. (default: auto)")]
+Board = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to try plans and to measure: local, ssh://user@host:port, docker://IMAGE or podman://IMAGE. "
+        "(default: local)"
+    ),
+]
+AllowMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Also a table of another board or runtime version; marked.")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew where a distillation was interrupted.")]

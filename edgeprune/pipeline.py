@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -12,27 +11,22 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
-from edgeprune.artifact import Artifact
-from edgeprune.bench.compare import Comparison, compare
-from edgeprune.bench.session import measure, save_inputs
-from edgeprune.bench.transport import Local
+from edgeprune.bench.session import save_inputs
 from edgeprune.bench.trust import doubts
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.deciding import Decision, decide
 from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
-from edgeprune.explaining import ask_why, explained
+from edgeprune.explaining import explained
 from edgeprune.export.child import end_child
 from edgeprune.exporting import Wanted, export_files, goal_of, score_files
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
-from edgeprune.latency import Conditions
-from edgeprune.measurement import Measurement
+from edgeprune.latency import LatencyTable
+from edgeprune.measuring import measured_run, not_faster, untimed
 from edgeprune.model import Model, save_model
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
@@ -47,6 +41,7 @@ from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
 from edgeprune.train.group import check_alone
 from edgeprune.train.recipe import DistilOrder
+from edgeprune.trying import look_at
 
 UNSAFE = re.compile(r"[^\w.-]+")
 """What is not put into the name of a folder."""
@@ -83,6 +78,7 @@ class Outcome:
         report: everything found out; None after a dry run.
         folder: the run folder; None after a dry run.
         missed: why a speed-up or an accuracy that was asked for is not reached; empty if it is, or was not asked for.
+        failure: why the files were not timed on the device that was named; None if they were, or none was.
     """
 
     plan: PruningPlan
@@ -90,6 +86,7 @@ class Outcome:
     report: Report | None = None
     folder: Path | None = None
     missed: str = ""
+    failure: EdgepruneError | None = None
 
 
 def compress(request: Request, listener: Listener | None = None, order: DistilOrder | None = None) -> Outcome:
@@ -110,6 +107,9 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     target = load_target(request.target)
     criterion = configure(request.criterion, request.criterion_options)
     formats = chosen_formats(request, target, journal)
+    table = LatencyTable.load(request.table) if request.table else None
+    if request.device:
+        look_at(request.device, table, request.allow_mixed, journal)
     given = PruningPlan.load(request.plan) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
@@ -124,7 +124,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         photos, study = study_of(request, order, photos, model, out, journal)
     uncut = with_classes(uncut, request.class_names, photos.scoring, photos.calibration)
     whole = left_whole(uncut.channel_map, request.scope)
-    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, journal)
+    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, table, journal)
     plan = decision.plan
     check_plan(plan, uncut.channel_map)
     if request.dry_run:
@@ -133,14 +133,13 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         uncut, pruned = cut(plan, uncut, journal)
         place = out.with_name(f"{out.name}.recovery")
         recovery = recover(request, plan, uncut, pruned, photos, place, journal, study)
-        notes = tuple(f"Round {number}: {trial}" for number, trial in enumerate(decision.trials, start=1))
         result = Result(plan, uncut, pruned, recovery)
-        report = conclude(request, result, photos, target, formats, folder, journal, notes, bool(decision.missed))
+        report = conclude(request, result, photos, target, formats, folder, journal, decision)
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
-    slow = decision.missed or (not_faster(report, decision.conditions) if decision.conditions else "")
+    slow = decision.missed or not_faster(report, decision)
     missed = "; ".join(reason for reason in (slow, mixed.missed(report.artifacts)) if reason)
-    return Outcome(plan, whole, report, out, missed)
+    return Outcome(plan, whole, report, out, missed, untimed(request, report, journal))
 
 
 def study_of(
@@ -161,13 +160,9 @@ def conclude(
     formats: Sequence[str],
     folder: Path,
     journal: Journal,
-    notes: tuple[str, ...] = (),
-    missed: bool = False,
+    decision: Decision | None = None,
 ) -> Report:
-    """Everything after the cut, into the run folder: score, save, export, verify, measure, report.
-
-    Why a file is not faster is asked of the runtimes where its interval does not clear 1, or the goal was `missed`.
-    """
+    """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
     plan, uncut, pruned, recovery = result.plan, result.uncut, result.pruned, result.recovery
     recovered = recovery.model
     plan.save(folder / "plan.json")
@@ -185,7 +180,7 @@ def conclude(
     scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
     save_inputs(inputs, folder)
-    measurements, comparisons = _measure(request, artifacts, target, folder, inputs, missed, journal)
+    measurements, comparisons = measured_run(request, artifacts, target, folder, inputs, decision, journal)
     found = [doubts(one) for one in measurements]
     weights, parameters = uncut.model.weights, uncut.cost.parameters
     with journal.stage("report"):
@@ -196,7 +191,7 @@ def conclude(
             versions={"python": platform.python_version(), **_versions()},
             stages=tuple(Stage(name, round(seconds, 3)) for name, seconds in journal.seconds.items()),
             warnings=tuple(journal.warnings),
-            notes=notes,
+            notes=decision.notes if decision else (),
         )
         report = build(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
@@ -208,44 +203,6 @@ def conclude(
         report = replace(report, explanations=explained(folder, artifacts))
         report.save(folder)
     return report
-
-
-def _measure(
-    request: Request,
-    artifacts: tuple[Artifact, ...],
-    target: Target,
-    folder: Path,
-    images: np.ndarray,
-    missed: bool,
-    journal: Journal,
-) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...]]:
-    if not request.bench or not artifacts:
-        return (), ()
-    cores = len(os.sched_getaffinity(0))
-    threads = tuple(sorted({min(count, cores) for count in target.threads}))
-    with journal.stage("bench") as tick, Local() as transport:
-        measured = measure(artifacts, folder, images, threads, transport=transport, seed=request.seed, tick=tick)
-    found = compare(measured)
-    slow = [one for one in found if missed or one.verdict != "faster"]
-    if slow and len({one.macs for one in artifacts}) > 1:  # else it was only trained
-        try:
-            with journal.stage("profile") as tick, Local() as transport:
-                ask_why(artifacts, folder, images, slow, transport, tick)
-        except EdgepruneError as error:  # the run is worth more than the reason
-            journal.warn(f"why it is not faster could not be found out: {error.what}")
-    return measured, found
-
-
-def not_faster(report: Report, conditions: Conditions) -> str:
-    """What a file is that was asked to be faster and is not surely so where its table was measured; else empty."""
-    fp32 = {one.path for one in report.artifacts if one.precision == "fp32"}
-    wanted = (conditions.board, conditions.runtime, conditions.threads)
-    slow = [
-        f"{one.candidate} is {one.ratio:.3g}x as fast [{one.ci95[0]:.3g}, {one.ci95[1]:.3g}]"
-        for one in report.comparisons
-        if (one.device, one.runtime, one.threads) == wanted and one.candidate in fp32 and one.verdict != "faster"
-    ]
-    return f"not surely faster than the uncut model: {', '.join(slow)}" if slow else ""
 
 
 def _data_use(photos: Photos) -> DataUse:

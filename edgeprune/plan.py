@@ -38,17 +38,24 @@ class Cost:
 class Budget:
     """How much is asked to go.
 
-    Exactly one of the three is set.
+    Exactly one of the four is set.
 
     Attributes:
         ratio: share of each space's filters to remove, 0 < ratio < 1; "auto": what the criterion itself removes.
         macs: share of the uncut model's MACs to keep, 0 < macs < 1.
         speedup: how many times as fast as the uncut model to become on a board, above 1.
+        latency_ms: the longest that a call may take on a board, in milliseconds.
     """
 
     ratio: float | Literal["auto"] | None = None
     macs: float | None = None
     speedup: float | None = None
+    latency_ms: float | None = None
+
+    @property
+    def of_time(self) -> bool:
+        """Whether it is one of time, solved on a table."""
+        return self.speedup is not None or self.latency_ms is not None
 
     @property
     def share(self) -> float:
@@ -68,6 +75,8 @@ class Budget:
         if self.speedup is not None and not 1 < self.speedup < float("inf"):  # also false for nan
             what = f"--speedup must be a number above 1, got {self.speedup}"
             raise UsageError(what, fix="For example: --speedup 1.5")
+        if self.latency_ms is not None and not 0 < self.latency_ms < float("inf"):
+            raise UsageError(f"--latency must be above 0, got {self.latency_ms:g}ms", fix="For example: --latency 30ms")
         for name, value in (("ratio", self.ratio), ("macs", self.macs)):
             if isinstance(value, float | int) and not 0 < value < 1:  # also false for nan
                 keeps = "the share of filters to remove" if name == "ratio" else "the share of MACs to keep"

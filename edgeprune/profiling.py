@@ -5,36 +5,38 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeprune.artifact import Artifact
+from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.profiling import profile as profile_files
 from edgeprune.bench.session import measure
 from edgeprune.bench.single import made_up_images
 from edgeprune.bench.transport import open_device
-from edgeprune.bench.trust import doubts
+from edgeprune.bench.trust import Reason, doubts
 from edgeprune.cutting import traced
 from edgeprune.errors import DeviceError, TrustError, UsageError
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.latency import Conditions, LatencyTable, Variant
 from edgeprune.measurement import Measurement
 from edgeprune.model import load_model
-from edgeprune.profile import Profile
 from edgeprune.prune.shapes import Shapes
-from edgeprune.prune.timing import Check, Times, check, check_by_macs, layer_times
+from edgeprune.prune.timing import Check, Times, check, check_by_macs
 from edgeprune.registry import unknown
-from edgeprune.report.machines import machine_name
 from edgeprune.request import Request
 from edgeprune.target import load_target
+from edgeprune.trying import accept, conditions_of, look_at, timed_variants
 from edgeprune.variants import VariantFiles, choices_of, variant
 from edgeprune.worker.runtimes import RUNTIMES
 
 BATCH = 5
 """Variants that are timed in turns with the uncut network, in one run."""
 ROUNDS = 8
+_GOES_ON = "What was timed before is in the table: the same command goes on."
 _LEAST = 15
 """Variants: fewer say little of how well times are foretold."""
 
@@ -121,6 +123,8 @@ def profile(order: ProfileOrder, listener: Listener | None = None) -> Profiled:
     request, target = order.request, load_target(order.request.target)
     runtime = order.runtime or target.runtimes[0]
     table = LatencyTable.load(order.table) if order.table.exists() else None
+    _check_table(order, runtime, table)
+    look_at(order.device, table, order.request.allow_mixed, journal)
     with journal.stage("load"):
         model = load_model(request.model, weights=request.weights, input_shape=request.input_shape)
     uncut = traced(model, journal)
@@ -138,13 +142,30 @@ def profile(order: ProfileOrder, listener: Listener | None = None) -> Profiled:
         while done < wanted and (order.minutes is None or time.monotonic() - begin < 60 * order.minutes):
             widths = [variant(choices, number) for number in range(done, min(wanted, done + BATCH))]
             conditions, found = _batch(order, runtime, files, widths, shapes, journal)
-            table = _extended(table, conditions, order.table, shapes, model.name, found)
+            table = _extended(table, conditions, order, shapes, model.name, found, journal)
             table.save(order.table)
             done += len(found)
             journal.say(f"{done} of {wanted} variants timed")
     if table is None or shapes.fingerprint not in table.networks:
         raise UsageError("no variant was timed", fix="Give more --minutes.")
     return _concluded(table, order.table, shapes, choices)
+
+
+def _check_table(order: ProfileOrder, runtime: str, table: LatencyTable | None) -> None:
+    """Refuse a table for other settings, before anything is timed.
+
+    Raises:
+        UsageError: which differs.
+    """
+    if table is None:
+        return
+    for option, there, asked in (
+        ("--runtime", table.conditions.runtime, runtime),
+        ("--threads", table.conditions.threads, order.threads),
+    ):
+        if there != asked:
+            what = f"the table is of {option} {there}, not {asked}"
+            raise UsageError(what, where=str(order.table), fix="Name another file with --table.")
 
 
 def _batch(
@@ -161,13 +182,39 @@ def _batch(
         TrustError: the times are not trustworthy, twice.
     """
     artifacts = files.of([one for one in widths if one])
-    images = made_up_images(artifacts[0].input_shape)
+    try:
+        measured = _timed(order, runtime, artifacts, files.folder, journal)
+        with journal.stage(f"profile {order.device}") as tick, open_device(order.device) as transport:
+            profiles, refused = profile_files(
+                artifacts,
+                files.folder,
+                made_up_images(artifacts[0].input_shape)[:1],
+                order.threads,
+                transport=transport,
+                runtimes=(runtime,),
+                tick=tick,
+            )
+    except ConnectionLostError as error:
+        raise DeviceError(error.what, where=order.device, fix=_GOES_ON) from error
+    if refused:
+        raise DeviceError(f"{refused[0].runtime} cannot be profiled: {refused[0].reason}", fix=refused[0].fix)
+    return conditions_of(measured[0]), timed_variants(widths, measured, profiles, shapes)
+
+
+def _timed(
+    order: ProfileOrder, runtime: str, artifacts: Sequence[Artifact], folder: Path, journal: Journal
+) -> tuple[Measurement, ...]:
+    """Time whole calls in turns, once more where that is not trustworthy.
+
+    Raises:
+        TrustError: it is not twice, or the board is an emulated one.
+    """
     for last in (False, True):
         with journal.stage(f"bench {order.device}") as tick, open_device(order.device) as transport:
             measured = measure(
                 artifacts,
-                files.folder,
-                images,
+                folder,
+                made_up_images(artifacts[0].input_shape),
                 (order.threads,),
                 transport=transport,
                 runtimes=(runtime,),
@@ -177,46 +224,24 @@ def _batch(
         fatal = [doubt for one in measured for doubt in doubts(one) if doubt.fatal]
         if not fatal:
             break
+        if fatal[0].reason is Reason.EMULATED:
+            what = f"EMULATED: {len(artifacts)} files work there, and their times say nothing: no table is made of them"
+            raise TrustError(what, where=order.device, fix=fatal[0].reason.value.remedy)
         if last:
-            fix = f"{fatal[0].reason.value.remedy} What was timed before is in the table: the same command goes on."
-            raise TrustError(f"the times are not trustworthy: {fatal[0]}", where=order.device, fix=fix)
+            what = f"the times are not trustworthy: {fatal[0]}"
+            raise TrustError(what, where=order.device, fix=f"{fatal[0].reason.value.remedy} {_GOES_ON}")
         journal.say(f"not trustworthy, timed once more: {fatal[0]}")
-    with journal.stage(f"profile {order.device}") as tick, open_device(order.device) as transport:
-        profiles, refused = profile_files(
-            artifacts, files.folder, images, order.threads, transport=transport, runtimes=(runtime,), tick=tick
-        )
-    if refused:
-        raise DeviceError(f"{refused[0].runtime} cannot be profiled: {refused[0].reason}", fix=refused[0].fix)
-    return _conditions(measured[0]), _variants(widths, measured, profiles, shapes)
-
-
-def _conditions(measured: Measurement) -> Conditions:
-    board = machine_name(measured.device)
-    return Conditions(board, measured.runtime, measured.runtime_version, measured.threads, measured.format)
-
-
-def _variants(
-    widths: Sequence[Mapping[str, int]], measured: Sequence[Measurement], profiles: Sequence[Profile], shapes: Shapes
-) -> tuple[Variant, ...]:
-    """What was measured of each variant; the uncut network is measured first, and counts where it is among them."""
-    median = [float(np.median([block.median_ns for block in one.blocks])) / 1e6 for one in measured]
-    found = []
-    for its in widths:
-        place = 1 + [one for one in widths if one].index(its) if its else 0
-        layers, rest = layer_times(shapes.at(its), [(one.macs, one.ms) for one in profiles[place].operators])
-        found.append(
-            Variant({**shapes.sizes, **its}, median[place], median[0], layers, rest, shapes.activation_mb(its))
-        )
-    return tuple(found)
+    return measured
 
 
 def _extended(
     table: LatencyTable | None,
     conditions: Conditions,
-    path: Path,
+    order: ProfileOrder,
     shapes: Shapes,
     name: str,
     found: tuple[Variant, ...],
+    journal: Journal,
 ) -> LatencyTable:
     """The table with what was timed now.
 
@@ -225,8 +250,8 @@ def _extended(
     """
     table = table or LatencyTable(conditions)
     if different := table.conditions.differ(conditions):
-        what = f"the table is of other conditions than these: {different}"
-        raise UsageError(what, where=str(path), fix="Name another file with --table.")
+        accept(different, order.request.allow_mixed, str(order.table), journal)
+        table = replace(table, mixed=tuple(dict.fromkeys((*table.mixed, different))))
     return table.with_variants(shapes.fingerprint, name, found)
 
 

@@ -28,6 +28,7 @@ def profile(
     runtime: Annotated[str | None, typer.Option(help="In which to time. (default: the target's preferred one)")] = None,
     threads: Annotated[int, typer.Option(help="That the runtime is to use.")] = 1,
     minutes: Annotated[float | None, typer.Option(help="Begin no batch of variants after so long.")] = None,
+    allow_mixed: options.AllowMixed = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time a network cut in many ways, on your board: the table on which `compress --speedup` is solved.
@@ -42,6 +43,7 @@ def profile(
         target=target,
         weights=weights,
         input_shape=parse_shape(input_shape),
+        allow_mixed=allow_mixed,
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
     )
     done = run(ProfileOrder(request, table, device, runtime, threads, minutes), Talk())

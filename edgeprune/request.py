@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ class Request:
         out: the run folder; None for `runs/<model>-<target>`.
         plan: start from this decision instead of making one.
         table: times of the network on a board, as `profile` measures them; what a speed-up is solved on.
+        device: where to try plans and to measure; None for this machine.
+        allow_mixed: take a table of another board, runtime version or thread count all the same.
         dry_run: stop at the plan.
         seed: of everything random.
         overwrite: replace a run folder that exists.
@@ -94,6 +97,8 @@ class Request:
     out: Path | None = None
     plan: Path | None = None
     table: Path | None = None
+    device: str | None = None
+    allow_mixed: bool = False
     dry_run: bool = False
     seed: int = 0
     overwrite: bool = False
@@ -107,9 +112,13 @@ class Request:
             UsageError: which option, and what it may be.
         """
         self.budget.check()
-        if (self.budget.speedup is None) != (self.table is None):
-            fix = "Measure one with edgeprune profile MODEL --table FILE, then: --speedup 1.5 --table FILE"
-            raise UsageError("--speedup is solved on a --table of times: give both, or neither", fix=fix)
+        if self.budget.of_time and self.table is None:
+            fix = "Name the board, --device ssh://user@host (or local), or a --table by edgeprune profile."
+            raise UsageError("a budget of time is solved on times measured on the board", fix=fix)
+        if self.table is not None and not self.budget.of_time:
+            raise UsageError("a --table is for --speedup or --latency", fix="Give one of these, or leave it out.")
+        if self.device is not None and not self.bench:
+            raise UsageError("--device says where to measure, --no-bench not to", fix="Give one of them.")
         for what, value, known in (
             ("--recover", self.recover, get_args(Recovery)),
             ("--scope", self.scope, get_args(Scope)),
@@ -195,18 +204,40 @@ def parse_precisions(text: str) -> tuple[str, ...]:
     return tuple(sorted(asked, key=lambda name: order.get(name, len(order))))
 
 
-def parse_budget(ratio: str | None, macs: float | None, plan: Path | None, speedup: float | None = None) -> Budget:
+def parse_latency(text: str | None) -> float | None:
+    """`--latency` as typed, "30ms" or "0.2s", in milliseconds; None if it is not given.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s)", text, re.ASCII)
+    if not match:
+        raise UsageError(f"--latency must be a time as 30ms or 0.2s, got {text!r}", fix="For example: --latency 30ms")
+    return float(match[1]) * (1000 if match[2] == "s" else 1)
+
+
+def parse_budget(
+    ratio: str | None,
+    macs: float | None,
+    plan: Path | None,
+    speedup: float | None = None,
+    latency_ms: float | None = None,
+) -> Budget:
     """The one budget that is asked for; the default where none is.
 
     Raises:
         UsageError: several are given, or the ratio is neither a number nor "auto".
     """
-    if sum(given is not None for given in (ratio, macs, plan, speedup)) > 1:
-        raise UsageError("--ratio, --macs, --speedup and --plan exclude each other", fix="Give one of them.")
+    if sum(given is not None for given in (ratio, macs, plan, speedup, latency_ms)) > 1:
+        raise UsageError("--ratio, --macs, --speedup, --latency and --plan exclude each other", fix="Give one of them.")
     if macs is not None:
         return Budget(macs=macs)
     if speedup is not None:
         return Budget(speedup=speedup)
+    if latency_ms is not None:
+        return Budget(latency_ms=latency_ms)
     if ratio is None:
         return Budget(ratio=DEFAULT_RATIO)
     if ratio == "auto":

@@ -7,10 +7,11 @@ from types import MappingProxyType
 import pytest
 
 from edgeprune.bench.compare import Comparison
-from edgeprune.deciding import ROUNDS, reach
+from edgeprune.deciding import ROUNDS, Decision, reach
 from edgeprune.errors import BudgetError
 from edgeprune.journal import Journal, Nobody
 from edgeprune.plan import Budget, PruningPlan
+from edgeprune.trying import Tried
 
 
 def plan_for(speedup: float, most: float = 10.0) -> PruningPlan:
@@ -20,56 +21,100 @@ def plan_for(speedup: float, most: float = 10.0) -> PruningPlan:
     return PruningPlan("f", "l1", {}, Budget(speedup=speedup), 8, {}, {}, 0.5)
 
 
-def comparison(ratio: float) -> Comparison:
-    ends = (0.98 * ratio, 1.02 * ratio)
-    return Comparison("uncut", "cut", "onnxruntime", 1, ratio, ends, "faster", 16, 0.01, MappingProxyType({}))
-
-
 def asked_of(plan: PruningPlan) -> float:
     assert plan.budget.speedup is not None
     return plan.budget.speedup
 
 
-def tried_at(share: float):
-    """A board that reaches a share of what the table foretells."""
-    return lambda plan: comparison(share * asked_of(plan))
+class Pretended:
+    """A board that reaches a share of what the table foretells, or the speeds that are named, one after the other.
+
+    Attributes:
+        learned: the plans whose times the table was corrected by.
+    """
+
+    def __init__(self, share: float = 1.0, speeds: tuple[float | None, ...] = (), uncut_ms: float = 60.0) -> None:
+        self.share, self.speeds, self.uncut_ms = share, list(speeds), uncut_ms
+        self.learned: list[float] = []
+
+    def tried(self, plan: PruningPlan) -> Tried | None:
+        ratio = self.speeds.pop(0) if self.speeds else self.share * asked_of(plan)
+        if ratio is None:
+            return None
+        ends = (0.98 * ratio, 1.02 * ratio)
+        told = Comparison("uncut", "cut", "onnxruntime", 1, ratio, ends, "faster", 16, 0.01, MappingProxyType({}))
+        return Tried(told, self.uncut_ms)
+
+    def learn(self, plan: PruningPlan) -> None:
+        self.learned.append(asked_of(plan))
+
+    def foretold(self, plan: PruningPlan) -> float:
+        return asked_of(plan)
+
+
+class Corrected(Pretended):
+    """A board of which the table foretells the plan that was tried rightly once it has learned from it."""
+
+    def foretold(self, plan: PruningPlan) -> float:
+        return (self.share if asked_of(plan) in self.learned else 1.0) * asked_of(plan)
+
+
+def found_by(board: Pretended, asked: float = 1.5, most: float = 10.0) -> Decision:
+    return reach(asked, lambda speedup: plan_for(speedup, most), board, lambda _: asked, Journal(Nobody()))
 
 
 def test_a_plan_that_is_fast_enough_is_taken_at_once() -> None:
-    found = reach(1.5, plan_for(1.5), plan_for, tried_at(1.1), asked_of, Journal(Nobody()))
+    board = Pretended(1.1)
+    found = found_by(board)
     assert asked_of(found.plan) == 1.5
     assert len(found.trials) == 1
     assert not found.missed
+    assert not board.learned
 
 
 def test_a_slower_board_is_asked_for_more_until_the_lower_end_reaches_what_was_asked() -> None:
-    found = reach(1.5, plan_for(1.5), plan_for, tried_at(0.9), asked_of, Journal(Nobody()))
+    board = Pretended(0.9)
+    found = found_by(board)
     assert [round(trial.solved_for, 3) for trial in found.trials] == [1.5, 1.701]
     assert found.trials[-1].ci95[0] == pytest.approx(1.5)
     assert not found.missed
+    assert board.learned == [1.5]
+    assert found.notes[0].startswith("Round 1: solved for 1.5x, measured 1.35x")
+
+
+def test_what_the_table_has_learned_is_not_asked_for_twice() -> None:
+    found = found_by(Corrected(0.9))
+    assert found.trials[1].solved_for == pytest.approx(1.5 / 0.98)
 
 
 def test_after_three_rounds_the_fastest_is_taken_and_the_miss_is_told() -> None:
-    speeds = iter([1.3, 1.45, 1.4])
-    journal = Journal(Nobody())
-    found = reach(1.5, plan_for(1.5), plan_for, lambda _: comparison(next(speeds)), asked_of, journal)
+    board = Pretended(speeds=(1.3, 1.45, 1.4))
+    found = found_by(board)
     assert len(found.trials) == ROUNDS
     assert found.plan.budget.speedup == pytest.approx(found.trials[1].solved_for)
     assert found.missed == "asked for 1.5x, the fastest of 3 plans is 1.45x [1.42, 1.48]"
+    assert len(board.learned) == ROUNDS - 1
 
 
 def test_where_no_more_can_be_asked_for_what_was_found_is_taken() -> None:
-    def few(speedup: float) -> PruningPlan:
-        return plan_for(speedup, most=1.6)
-
-    found = reach(1.5, few(1.5), few, tried_at(0.9), asked_of, Journal(Nobody()))
+    found = found_by(Pretended(0.9), most=1.6)
     assert len(found.trials) == 1
     assert found.missed
 
 
-def test_a_busy_machine_confirms_nothing_and_the_report_says_so() -> None:
-    journal = Journal(Nobody())
-    found = reach(1.5, plan_for(1.5), plan_for, lambda _: None, asked_of, journal)
+def test_what_cannot_be_reached_at_all_is_an_error() -> None:
+    with pytest.raises(BudgetError):
+        found_by(Pretended(), most=1.2)
+
+
+def test_a_board_that_confirms_nothing_leaves_the_plan_as_it_was_foretold() -> None:
+    found = found_by(Pretended(speeds=(None,)))
     assert found.trials == ()
     assert not found.missed
-    assert "too busy to confirm" in journal.warnings[0]
+
+
+def test_a_time_is_asked_of_the_uncut_network_as_it_was_timed_in_the_same_run() -> None:
+    board = Pretended(speeds=(1.6, 1.7), uncut_ms=66.0)
+    found = reach(1.5, plan_for, board, lambda tried: tried.uncut_ms / 40.0, Journal(Nobody()))
+    assert [round(trial.solved_for, 3) for trial in found.trials] == [1.5, 1.578]  # 1.6x would do for 60 ms, not for 66
+    assert not found.missed

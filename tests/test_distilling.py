@@ -139,7 +139,8 @@ def test_too_few_images_are_refused(place, tiny):
         (("--mixup", "-1"), "--mixup"),
         (("--patience", "-1"), "--patience"),
         (("--train-images", "0"), "--train-images"),
-        (("--device", "gpu"), "--device"),
+        (("--train-device", "gpu"), "--train-device"),
+        (("--device", "cuda"), "--train-device"),
         (("--recover", "distil"), "distill"),
         (("--optimiser", "adam"), "adamw"),
         (("--recover", "bn"), "--recover distill"),
@@ -153,7 +154,7 @@ def test_options_that_cannot_be_are_refused_before_any_work(place, tiny, more, s
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_gpu_that_is_not_there_is_told(place, tiny):
-    fault(run_here(*arguments(tiny, "--device", "cuda")), 2, "no CUDA device", "--device cpu")
+    fault(run_here(*arguments(tiny, "--train-device", "cuda")), 2, "no CUDA device", "--device cpu")
 
 
 def test_a_network_that_is_cut_as_a_graph_is_refused(place, tiny):

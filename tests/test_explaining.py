@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 from report_samples import FULL, speed_up
 
-from edgeprune import pipeline
+from edgeprune import measuring
 from edgeprune.bench.compare import compare
 from edgeprune.bench.profiling import PROFILES_NAME
+from edgeprune.deciding import Decision
 from edgeprune.errors import DeviceError
 from edgeprune.latency import Conditions
-from edgeprune.pipeline import compress, not_faster
-from edgeprune.plan import Budget
+from edgeprune.measuring import not_faster
+from edgeprune.pipeline import Outcome, compress
+from edgeprune.plan import Budget, PruningPlan
 from edgeprune.profile import load_profiles
 from edgeprune.report.headline import headline
 from edgeprune.request import Request
 
 
-def run(folder: Path) -> pipeline.Outcome:
+def run(folder: Path) -> Outcome:
     budget = Budget(ratio=0.3)
     return compress(Request(formats=("onnx",), recover="none", images=16, budget=budget, out=folder / "run"))
 
@@ -29,7 +31,9 @@ def run(folder: Path) -> pipeline.Outcome:
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine measures, no file is faster."""
     verdict = "no significant difference"
-    monkeypatch.setattr(pipeline, "compare", lambda them: tuple(replace(one, verdict=verdict) for one in compare(them)))
+    monkeypatch.setattr(
+        measuring, "compare", lambda them: tuple(replace(one, verdict=verdict) for one in compare(them))
+    )
 
 
 @pytest.mark.slow
@@ -51,7 +55,7 @@ def test_a_reason_that_cannot_be_found_out_costs_no_run(
     def lost(*_: object) -> None:
         raise DeviceError("the worker was ended")
 
-    monkeypatch.setattr(pipeline, "ask_why", lost)
+    monkeypatch.setattr(measuring, "ask_why", lost)
     done = run(tmp_path)
     assert done.report is not None
     assert "could not be found out: the worker was ended" in done.report.run.warnings[-1]
@@ -62,6 +66,7 @@ def test_a_speed_up_that_was_tried_is_missed_where_the_finished_file_is_not_sure
     faster = speed_up("onnxruntime", 2, 1.5, (1.4, 1.6), "faster")
     report = replace(FULL, comparisons=(same, faster))
     there = Conditions(same.device, "onnxruntime", "1.31.1", 1, "onnx")
-    assert "pruned.fp32.onnx is 1.01x as fast [0.98, 1.04]" in not_faster(report, there)
-    assert not_faster(report, replace(there, threads=2)) == ""
-    assert not_faster(report, replace(there, board="another")) == ""
+    tried = Decision(PruningPlan("f", "l1", {}, Budget(speedup=1.5), 8, {}, {}, 0.5), conditions=there)
+    assert "pruned.fp32.onnx is 1.01x as fast [0.98, 1.04]" in not_faster(report, tried)
+    for other in (replace(there, threads=2), replace(there, board="another"), None):
+        assert not_faster(report, replace(tried, conditions=other)) == ""

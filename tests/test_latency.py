@@ -35,6 +35,8 @@ def test_a_table_is_read_as_it_was_written_and_grows_network_by_network(tmp_path
         lambda text: text.replace('"ms": 1.5', '"ms": NaN'),
         lambda text: text.replace('"ms": 1.5', '"ms": -1.5'),
         lambda text: text.replace('"ms": 0.7', '"ms": 0'),
+        lambda text: text.replace('"rest_ms": 0.1', '"rest_ms": NaN'),
+        lambda text: text.replace('"activation_mb": 0.25', '"activation_mb": -1'),
         lambda text: text.replace('"rest_ms"', '"rest"'),
         lambda text: text.replace('"conditions"', '"circumstances"'),
         lambda _: "[]",

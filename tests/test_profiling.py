@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import traced, zoo
 
-from edgeprune import profiling
+from edgeprune import profiling, trying
 from edgeprune.artifact import Artifact
+from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.trust import Doubt, Reason
-from edgeprune.errors import EdgepruneError, TrustError, UsageError
+from edgeprune.errors import DeviceError, EdgepruneError, TrustError, UsageError
 from edgeprune.latency import LatencyTable
 from edgeprune.profiling import ProfileOrder, profile
 from edgeprune.prune.shapes import Shapes
@@ -56,7 +57,10 @@ class SimulatedBoard:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = traced(zoo("digits"))
         self.shapes = Shapes(found.program, found.channel_map)
-        self.name, self.threads, self.batches = "a board", 1, 0
+        self.name, self.threads, self.batches, self.version = "a board", 1, 0, "1"
+        self.emulated = False
+        self.ends: dict[int, BaseException] = {}
+        """Runs, from 1, which something ends."""
         self.busy: set[int] = set()
         """Runs, from 1, in which other programs are in the way."""
         self.refused: tuple[SimpleNamespace, ...] = ()
@@ -65,14 +69,22 @@ class SimulatedBoard:
         monkeypatch.setattr(profiling, "doubts", self.doubts)
         monkeypatch.setattr(profiling, "open_device", lambda _: _Nothing())
         monkeypatch.setattr(profiling, "VariantFiles", self.files)
+        monkeypatch.setattr(trying, "facts_of", lambda _: {"model": self.name, "emulated": self.emulated})
 
     def files(self, folder: Path, *_: object) -> SimpleNamespace:
         return SimpleNamespace(folder=folder, of=lambda widths: [_file(one) for one in ({}, *widths)])
 
     def measure(self, files: Sequence[Artifact], *_: object, **__: object) -> list[SimpleNamespace]:
         self.batches += 1
+        if self.batches in self.ends:
+            raise self.ends[self.batches]
         times = [board.call_ms(self.shapes, one.details["widths"]) for one in files]
-        conditions = {"runtime": "onnxruntime", "runtime_version": "1", "threads": self.threads, "format": "onnx"}
+        conditions = {
+            "runtime": "onnxruntime",
+            "runtime_version": self.version,
+            "threads": self.threads,
+            "format": "onnx",
+        }
         device = {"model": self.name}
         return [
             SimpleNamespace(blocks=[SimpleNamespace(median_ns=1e6 * ms)], device=device, **conditions) for ms in times
@@ -87,6 +99,8 @@ class SimulatedBoard:
         return found, self.refused
 
     def doubts(self, _: object) -> tuple[Doubt, ...]:
+        if self.emulated:
+            return (Doubt(Reason.EMULATED, "QEMU", True),)
         return (Doubt(Reason.BUSY, "other programs", True),) if self.batches in self.busy else ()
 
 
@@ -146,16 +160,66 @@ def test_a_busy_board_ends_it_and_the_batches_before_are_kept_and_gone_on_with(
     assert len(next(iter(profile(order(path)).table.networks.values())).variants) == 16
 
 
-def test_times_of_another_board_are_not_put_into_the_table(simulated: SimulatedBoard, tmp_path: Path) -> None:
+@pytest.fixture
+def begun(simulated: SimulatedBoard, tmp_path: Path) -> Path:
+    """A table that is not whole yet."""
     path = tmp_path / "table.json"
     table = profile(order(path)).table
     fewer = {key: replace(one, variants=one.variants[:8]) for key, one in table.networks.items()}
     replace(table, networks=fewer).save(path)
-    before = path.read_text()
-    simulated.name, simulated.threads = "another board", 4
-    with pytest.raises(UsageError, match="board: a board and another board; threads: 1 and 4"):
+    return path
+
+
+def test_times_of_another_board_or_threads_are_refused_before_anything_is_timed(
+    simulated: SimulatedBoard, begun: Path
+) -> None:
+    before, batches = begun.read_text(), simulated.batches
+    with pytest.raises(UsageError, match="the table is of --threads 1, not 4"):
+        profile(replace(order(begun), threads=4))
+    with pytest.raises(UsageError, match="the table is of --runtime onnxruntime, not litert"):
+        profile(replace(order(begun), runtime="litert"))
+    simulated.name = "another board"
+    with pytest.raises(UsageError, match="board: a board and another board"):
+        profile(order(begun))
+    assert begun.read_text() == before
+    assert simulated.batches == batches
+
+
+def test_times_of_another_version_of_the_runtime_are_refused_and_mixed_only_if_asked(
+    simulated: SimulatedBoard, begun: Path
+) -> None:
+    before, simulated.version = begun.read_text(), "2"
+    with pytest.raises(UsageError, match="runtime_version: 1 and 2") as caught:
+        profile(order(begun))
+    assert "--allow-mixed" in caught.value.fix
+    assert begun.read_text() == before
+    mixed = profile(ProfileOrder(Request(model="digits", allow_mixed=True), begun)).table
+    assert mixed.mixed == ("runtime_version: 1 and 2",)
+    assert LatencyTable.load(begun) == mixed
+
+
+def test_an_emulated_board_makes_no_table(simulated: SimulatedBoard, tmp_path: Path) -> None:
+    simulated.emulated = True
+    with pytest.raises(TrustError, match="EMULATED: 5 files work there, and their times say nothing: no table"):
+        profile(order(tmp_path / "table.json"))
+    assert simulated.batches == 1
+    assert not (tmp_path / "table.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"), [(KeyboardInterrupt(), KeyboardInterrupt), (ConnectionLostError("ssh://pi@b"), DeviceError)]
+)
+def test_ctrl_c_and_a_lost_board_cost_the_batch_they_fall_into(
+    simulated: SimulatedBoard, tmp_path: Path, end: BaseException, kind: type[BaseException]
+) -> None:
+    path = tmp_path / "table.json"
+    simulated.ends = {2: end}
+    with pytest.raises(kind) as caught:
         profile(order(path))
-    assert path.read_text() == before
+    if isinstance(caught.value, DeviceError):
+        assert "the same command goes on" in caught.value.fix
+    assert len(next(iter(LatencyTable.load(path).networks.values())).variants) == 5
+    assert len(next(iter(profile(order(path)).table.networks.values())).variants) == 16
 
 
 def test_a_runtime_that_cannot_be_profiled_is_named(simulated: SimulatedBoard, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_what_cannot_be_reached_says_how_fast_it_can_become(
     shapes, steps = digits
     times = measured(shapes, steps)
     damage = {name: np.zeros(allowed[-1] + 1) for name, allowed in steps.items()}
-    with pytest.raises(BudgetError, match=r"--speedup 50 cannot be reached: .* at most \d\.\d\d times as fast"):
+    with pytest.raises(BudgetError, match=r"a speed-up of 50 cannot be reached: .* at most \d\.\d\d times as fast"):
         solved(*([times, damage] if solved is least_damage_in_time else [times]), steps, 50)  # type: ignore[operator]
 
 

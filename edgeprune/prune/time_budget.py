@@ -57,7 +57,8 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
 def _unreachable(speedup: float, times: Times, fastest: Solution) -> BudgetError:
     most = np.floor(100 * times.ms({}) / fastest.ms) / 100
     return BudgetError(
-        f"--speedup {speedup:g} cannot be reached: by its table this network becomes at most {most:.2f} times as fast",
+        f"a speed-up of {speedup:.4g} cannot be reached: "
+        f"by its table this network becomes at most {most:.2f} times as fast",
         fix="Ask for less, or let more be cut with --scope all.",
     )
 

@@ -53,6 +53,8 @@ def budget(report: Report) -> str:
         wish.append(f"{100 * ratio:.4g} % of each layer's filters removed" + (", or as many MACs" if damage else ""))
     if "speedup" in asked:
         wish.append(f"{float(asked['speedup']):.4g} times as fast")
+    if "latency_ms" in asked:
+        wish.append(f"{float(asked['latency_ms']):.4g} ms a call at most")
     where = ", cut where the output loses least" if damage else ""
     return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept{where}."
 

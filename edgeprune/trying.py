@@ -1,0 +1,209 @@
+"""trying: a plan's widths timed on the board of a table, here or over SSH, and what that teaches the table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeprune.bench.compare import Comparison, compare
+from edgeprune.bench.profiling import profile as profile_files
+from edgeprune.bench.session import device_facts, measure
+from edgeprune.bench.single import made_up_images
+from edgeprune.bench.transport import open_device
+from edgeprune.bench.trust import Doubt, Reason, doubts
+from edgeprune.errors import UsageError
+from edgeprune.journal import Journal
+from edgeprune.latency import Conditions, LatencyTable, Variant
+from edgeprune.measurement import Measurement
+from edgeprune.plan import PruningPlan
+from edgeprune.profile import Profile
+from edgeprune.prune.shapes import Shapes
+from edgeprune.prune.time_budget import foretold
+from edgeprune.prune.timing import Times, layer_times
+from edgeprune.report.machines import machine_name
+from edgeprune.variants import VariantFiles
+
+_BLOCKS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A plan that was timed beside the uncut network.
+
+    Attributes:
+        comparison: of the two.
+        uncut_ms: median time of the uncut network in the same run.
+    """
+
+    comparison: Comparison
+    uncut_ms: float
+
+
+class Tries(Protocol):
+    """Where plans are tried."""
+
+    def tried(self, plan: PruningPlan) -> Tried | None:
+        """Time a plan; None where that says nothing."""
+
+    def learn(self, plan: PruningPlan) -> None:
+        """Correct what is foretold by the plan that was timed last."""
+
+    def foretold(self, plan: PruningPlan) -> float:
+        """How many times as fast as the uncut network a plan is foretold to be."""
+
+
+class Board:
+    """The board that a table was measured on; `Tries` there.
+
+    Args:
+        device: a device string.
+        table: of the board.
+        shapes: of the uncut network.
+        files: of it and of what is tried.
+        mixed: whether other conditions than the table's are accepted.
+        journal: told of each step.
+    """
+
+    def __init__(
+        self, device: str, table: LatencyTable, shapes: Shapes, files: VariantFiles, mixed: bool, journal: Journal
+    ) -> None:
+        self._device, self._table, self._shapes = device, table, shapes
+        self._files, self._mixed, self._journal = files, mixed, journal
+        self._last: tuple[Measurement, ...] = ()
+        self.times = Times.of(table, shapes)
+
+    def foretold(self, plan: PruningPlan) -> float:
+        """How many times as fast as the uncut network a plan is foretold to be."""
+        return foretold(self.times, widths_of(plan))
+
+    def tried(self, plan: PruningPlan) -> Tried | None:
+        """Time a plan as the table was measured; None where that is not to be trusted, which is told.
+
+        Raises:
+            DeviceError: the device cannot be reached, or its runtime does not run the file.
+            UsageError: the device is not as it was when the table was measured.
+        """
+        conditions = self._table.conditions
+        artifacts = self._files.of([widths_of(plan)])
+        with self._journal.stage("try") as tick, open_device(self._device) as transport:
+            measured = measure(
+                artifacts,
+                self._files.folder,
+                made_up_images(artifacts[0].input_shape),
+                (conditions.threads,),
+                transport=transport,
+                runtimes=(conditions.runtime,),
+                rounds=_BLOCKS,
+                tick=tick,
+            )
+        fatal = [doubt for one in measured for doubt in doubts(one) if doubt.fatal]
+        found = next(iter(compare(measured)), None)
+        if fatal or found is None:
+            self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
+            return None
+        accept(conditions.differ(conditions_of(measured[0])), self._mixed, "the table", self._journal)
+        self._last = measured
+        return Tried(found, median_ms(measured[0]))
+
+    def learn(self, plan: PruningPlan) -> None:
+        """Ask the runtime what each layer took in the plan that was timed last, and add it to what is foretold from."""
+        conditions, widths = self._table.conditions, widths_of(plan)
+        artifacts = self._files.of([widths])
+        images = made_up_images(artifacts[0].input_shape)
+        with self._journal.stage("profile") as tick, open_device(self._device) as transport:
+            profiles, refused = profile_files(
+                artifacts,
+                self._files.folder,
+                images,
+                conditions.threads,
+                transport=transport,
+                runtimes=(conditions.runtime,),
+                tick=tick,
+            )
+        if not refused:
+            found = timed_variants([widths], self._last, profiles, self._shapes)
+            self._table = self._table.with_variants(self._shapes.fingerprint, "", found)
+            self.times = Times.of(self._table, self._shapes)
+
+
+def facts_of(device: str) -> dict[str, Any]:
+    """What a device says of itself, see `edgeprune.bench.session.device_facts`.
+
+    Raises:
+        DeviceError: it cannot be reached.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(device) as transport:
+        return device_facts(transport, Path(folder))
+
+
+def accept(different: str, mixed: bool, what: str, journal: Journal) -> None:
+    """Refuse conditions that differ from a table's; tell of them where they may be mixed.
+
+    Raises:
+        UsageError: they differ, and may not be mixed.
+    """
+    if different and not mixed:
+        fix = "Name another file with --table; --allow-mixed takes it all the same, and says so."
+        raise UsageError(f"{what} is of other conditions than these: {different}", fix=fix)
+    if different and not any(different in line for line in journal.warnings):
+        journal.warn(f"MIXED: {what} is of other conditions than these: {different}")
+
+
+def conditions_of(measured: Measurement) -> Conditions:
+    """Under which conditions something was timed."""
+    board = machine_name(measured.device)
+    return Conditions(board, measured.runtime, measured.runtime_version, measured.threads, measured.format)
+
+
+def timed_variants(
+    widths: Sequence[Mapping[str, int]], measured: Sequence[Measurement], profiles: Sequence[Profile], shapes: Shapes
+) -> tuple[Variant, ...]:
+    """What was measured of each variant; the uncut network is measured first, and counts where it is among them."""
+    median = [median_ms(one) for one in measured]
+    found = []
+    for its in widths:
+        place = 1 + [one for one in widths if one].index(its) if its else 0
+        layers, rest = layer_times(shapes.at(its), [(one.macs, one.ms) for one in profiles[place].operators])
+        found.append(
+            Variant({**shapes.sizes, **its}, median[place], median[0], layers, rest, shapes.activation_mb(its))
+        )
+    return tuple(found)
+
+
+def median_ms(measured: Measurement) -> float:
+    """Time of a call, the median of its blocks'."""
+    return float(np.median([block.median_ns for block in measured.blocks])) / 1e6
+
+
+def widths_of(plan: PruningPlan) -> dict[str, int]:
+    """How many filters of each space that is cut stay."""
+    return {name: len(kept) for name, kept in plan.keep.items()}
+
+
+def _unconfirmed(fatal: Sequence[Doubt]) -> str:
+    if not fatal:
+        return "too few clean rounds were left to confirm it"
+    if fatal[0].reason is Reason.EMULATED:
+        return "EMULATED: the plan's file works there, and no time taken there says anything"
+    return f"the machine was too busy to confirm it ({fatal[0]})"
+
+
+def look_at(device: str, table: LatencyTable | None, mixed: bool, journal: Journal) -> None:
+    """Refuse a device that is another board than a table's, before any work is done for it.
+
+    Raises:
+        DeviceError: it cannot be reached.
+        UsageError: it is another board.
+    """
+    facts = facts_of(device)
+    if facts.get("emulated"):
+        journal.warn(f"EMULATED: {device} is {machine_name(facts)}; whether files work there is shown, never a time")
+    elif table:
+        board = table.conditions.board
+        here = machine_name(facts)
+        accept("" if here == board else f"board: {board} and {here}", mixed, "the table", journal)

@@ -1,0 +1,96 @@
+"""A budget of time on a board over SSH: table, trials, and the run's own times are all of that board."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from program_runs import Tiny, run_here
+from ssh_server import SSHD, SshServer
+
+from edgeprune import profiling, trying
+from edgeprune.errors import UsageError
+from edgeprune.journal import Journal, Nobody
+from edgeprune.latency import Conditions, LatencyTable
+from edgeprune.measurement import load_measurements
+from edgeprune.trying import accept, facts_of, look_at
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    server = SshServer(tmp_path_factory.mktemp("ssh") / "board")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{server.folder}/bin:{os.environ['PATH']}")
+        server.start()
+        yield server
+        server.stop()
+
+
+def test_conditions_that_differ_are_refused_or_told_once() -> None:
+    journal = Journal(Nobody())
+    with pytest.raises(UsageError, match="threads: 1 and 4"):
+        accept("threads: 1 and 4", False, "the table", journal)
+    accept("threads: 1 and 4", True, "the table", journal)
+    accept("threads: 1 and 4", True, "the table", journal)
+    accept("", False, "the table", journal)
+    (told,) = journal.warnings
+    assert told.startswith("MIXED: the table is of other conditions")
+
+
+over_ssh = pytest.mark.skipif(
+    not Path(SSHD).exists() or not shutil.which("ssh"), reason="openssh-server is not installed"
+)
+QUICK = ("--formats", "onnx", "--recover", "none", "--images", "16", "--calibration-images", "16", "--scope", "all")
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs on this machine are not minded: no test says how fast anything is."""
+    for module in (profiling, trying):
+        monkeypatch.setattr(module, "doubts", lambda _: ())
+
+
+@over_ssh
+@pytest.mark.slow
+def test_a_speed_up_on_a_board_over_ssh_is_profiled_tried_and_timed_there(
+    server: SshServer, tiny: Tiny, tmp_path: Path, trusting: None
+) -> None:
+    """That every step is really run there, and what is written; how fast it comes out is the machine's affair."""
+    table, out = tmp_path / "board.json", tmp_path / "run"
+    asked = ("--device", server.device, "--speedup", "1.05", "--table", str(table), "--out", str(out))
+    ran = run_here(*tiny.compress(*QUICK, *asked))
+    assert ran.code in (0, 1), ran.err
+    (network,) = LatencyTable.load(table).networks.values()
+    assert len(network.variants) >= 15
+    assert f"bench {server.device}" in ran.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["budget"]["asked"] == {"speedup": 1.05}
+    assert [note for note in report["notes"] if note.startswith("Round 1: solved for 1.05x, measured ")]
+    assert {one.device["at_start"] is not None for one in load_measurements(out / "measurements.jsonl")} == {True}
+    assert server.logins > 3
+    assert list(server.cache.glob("run-*")) == []
+
+
+@over_ssh
+def test_a_table_of_another_board_is_refused_before_anything_is_scored(
+    server: SshServer, tiny: Tiny, tmp_path: Path
+) -> None:
+    table = tmp_path / "board.json"
+    LatencyTable(Conditions("a board that is not here", "onnxruntime", "1.31.1", 1, "onnx")).save(table)
+    asked = ("--device", server.device, "--speedup", "1.5", "--table", str(table), "--out", str(tmp_path / "run"))
+    ran = run_here(*tiny.compress(*QUICK, *asked))
+    assert ran.code == 2
+    assert "board: a board that is not here and " in ran.err
+    assert "--allow-mixed" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+@over_ssh
+def test_a_device_says_what_it_is(server: SshServer) -> None:
+    facts = facts_of(server.device)
+    assert facts["machine"] == facts_of("local")["machine"]
+    look_at(server.device, None, False, Journal(Nobody()))
