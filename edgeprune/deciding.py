@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeprune.criteria import Criterion
@@ -15,14 +15,16 @@ from edgeprune.journal import Journal
 from edgeprune.latency import Conditions, LatencyTable
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scored, allocate, left_whole
+from edgeprune.prune.prior import Prior
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
+from edgeprune.prune.time_budget import foretold
 from edgeprune.prune.timing import Times
 from edgeprune.report.machines import machine_name
 from edgeprune.request import Request
 from edgeprune.target import Target
-from edgeprune.trying import Board, Tried, Tries, facts_of
-from edgeprune.variants import VariantFiles
+from edgeprune.trying import Board, Tried, Tries, facts_of, widths_of
+from edgeprune.variants import VariantFiles, choices_of, variant
 
 ROUNDS = 3
 """How often a plan is made, tried, and made anew for more than was asked, before what was found is taken."""
@@ -59,12 +61,14 @@ class Decision:
             least, or of the first that is fast enough. Empty for other budgets, and where nothing could be tried.
         missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
         conditions: under which plans were tried; None where none were.
+        predicted: where the board is not at hand, see `edgeprune.report.parts.BudgetFacts.predicted`; else empty.
     """
 
     plan: PruningPlan
     trials: tuple[Trial, ...] = ()
     missed: str = ""
     conditions: Conditions | None = None
+    predicted: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,10 +82,19 @@ def decide(
     photos: Photos,
     criterion: Criterion,
     target: Target,
-    table: LatencyTable | None,
+    times: LatencyTable | Prior | None,
     journal: Journal,
 ) -> Decision:
     """Score the filters and decide which stay.
+
+    Args:
+        request: says how much is to go.
+        uncut: the network.
+        photos: to score filters on.
+        criterion: that scores them.
+        target: the board.
+        times: of it, that a budget of time is solved on: measured, or predicted; None for other budgets.
+        journal: told of each step.
 
     Raises:
         BudgetError: the budget cannot be reached.
@@ -92,17 +105,19 @@ def decide(
         with journal.stage("allocate"):
             return allocate(uncut.channel_map, scored, budget, target.channel_multiple, times)
 
-    if table is None:
+    if not isinstance(times, LatencyTable):
         scored = _scored(request, request.budget.share, uncut, photos, criterion, journal)
-        return Decision(plan_for(request.budget))
+        if times is None:
+            return Decision(plan_for(request.budget))
+        return _predicted(times, request, uncut, target, plan_for, journal)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        files = VariantFiles(Path(folder), uncut, target, table.conditions.format, journal)
+        files = VariantFiles(Path(folder), uncut, target, times.conditions.format, journal)
         shapes = Shapes(uncut.program, uncut.channel_map)
-        board = Board(request.device or "local", table, shapes, files, request.allow_mixed, journal)
+        board = Board(request.device or "local", times, shapes, files, request.allow_mixed, journal)
         goal = _goal(request.budget, board.times)
         scored = _scored(request, goal.share, uncut, photos, criterion, journal)
         assert goal.speedup is not None
-        if why_not := _untried(request, table.conditions):
+        if why_not := _untried(request, times.conditions):
             journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
             return Decision(replace(plan_for(goal, board.times), budget=request.budget))
         found = reach(
@@ -112,7 +127,27 @@ def decide(
             lambda tried: _goal_there(request.budget, tried),
             journal,
         )
-    return replace(found, plan=replace(found.plan, budget=request.budget), conditions=table.conditions)
+    return replace(found, plan=replace(found.plan, budget=request.budget), conditions=times.conditions)
+
+
+def _predicted(
+    prior: Prior,
+    request: Request,
+    uncut: Traced,
+    target: Target,
+    plan_for: Callable[[Budget, Times], PruningPlan],
+    journal: Journal,
+) -> Decision:
+    """A plan for a speed-up that is predicted, on a board that is not at hand."""
+    shapes = Shapes(uncut.program, uncut.channel_map)
+    choices = choices_of(uncut, request.scope, target.channel_multiple)
+    every = [variant(choices, number) for number in range(1 + max(map(len, choices.values()), default=0))]
+    times = Times(shapes, prior.network(shapes, uncut.model.name, every))
+    plan = plan_for(request.budget, times)
+    speedup = foretold(times, widths_of(plan))
+    journal.warn(f"PREDICTED, not measured: {speedup:.3g}x on {prior}. Measure it: edgeprune bench RUN --device ...")
+    told = {"speedup": speedup, "error": prior.error, "worst_error": prior.worst_error, "threads": prior.threads}
+    return Decision(plan, predicted={**told, "board": prior.target, "source": prior.source})
 
 
 def reach(

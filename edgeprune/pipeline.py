@@ -30,6 +30,7 @@ from edgeprune.measuring import measured_run, not_faster, untimed
 from edgeprune.model import Model, save_model
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
+from edgeprune.prune.prior import prior_of
 from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, recover
 from edgeprune.report import mixed
@@ -108,6 +109,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     criterion = configure(request.criterion, request.criterion_options)
     formats = chosen_formats(request, target, journal)
     table = LatencyTable.load(request.table) if request.table else None
+    prior = prior_of(target) if request.budget.speedup is not None and table is None else None
     if request.device:
         look_at(request.device, table, request.allow_mixed, journal)
     given = PruningPlan.load(request.plan) if request.plan else None
@@ -124,7 +126,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         photos, study = study_of(request, order, photos, model, out, journal)
     uncut = with_classes(uncut, request.class_names, photos.scoring, photos.calibration)
     whole = left_whole(uncut.channel_map, request.scope)
-    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, table, journal)
+    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, table or prior, journal)
     plan = decision.plan
     check_plan(plan, uncut.channel_map)
     if request.dry_run:
@@ -201,6 +203,8 @@ def conclude(
             facts,
         )
         report = replace(report, explanations=explained(folder, artifacts))
+        if decision and decision.predicted:
+            report = replace(report, budget=replace(report.budget, predicted=decision.predicted))
         report.save(folder)
     return report
 

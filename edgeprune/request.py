@@ -61,7 +61,8 @@ class Request:
         images: how many to score with at most.
         out: the run folder; None for `runs/<model>-<target>`.
         plan: start from this decision instead of making one.
-        table: times of the network on a board, as `profile` measures them; what a speed-up is solved on.
+        table: times of the network on a board, as `profile` measures them; what a speed-up is solved on;
+            None to predict them from the target's file.
         device: where to try plans and to measure; None for this machine.
         allow_mixed: take a table of another board, runtime version or thread count all the same.
         dry_run: stop at the plan.
@@ -112,9 +113,9 @@ class Request:
             UsageError: which option, and what it may be.
         """
         self.budget.check()
-        if self.budget.of_time and self.table is None:
+        if self.budget.latency_ms is not None and self.table is None:
             fix = "Name the board, --device ssh://user@host (or local), or a --table by edgeprune profile."
-            raise UsageError("a budget of time is solved on times measured on the board", fix=fix)
+            raise UsageError("--latency is solved on times measured on the board", fix=fix)
         if self.table is not None and not self.budget.of_time:
             raise UsageError("a --table is for --speedup or --latency", fix="Give one of these, or leave it out.")
         if self.device is not None and not self.bench:

@@ -120,6 +120,20 @@ def test_one_board_is_shown_with_the_source_of_each_fact() -> None:
     assert "rpi4" in run_here("devices", "show", "rpi4").out
 
 
+def test_a_speed_up_on_a_board_that_is_not_at_hand_is_predicted_and_called_so(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = run_forked(*tiny.compress("--speedup", "1.1", *QUICK, "--scope", "all", "--out", str(out)))
+    assert ran.code == 0, ran.err
+    assert "PREDICTED, not measured: 1." in ran.err
+    assert "on Raspberry Pi 4 Model B with 4 threads, from latencies of other networks (ncnn benchmark" in ran.err
+    report = json.loads((out / "report.json").read_text())
+    assert report["budget"]["asked"] == {"speedup": 1.1}
+    assert report["budget"]["predicted"]["speedup"] >= 1.1
+    assert 0 < report["budget"]["predicted"]["error"] < 0.2
+    assert "PREDICTED" in (out / "report.md").read_text()
+    assert " ms" not in ran.out
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path, tiny: Tiny) -> None:
     before = fingerprint(place), fingerprint(tiny.folder)
     ran = run_forked(*tiny.compress("--dry-run", "--json"))

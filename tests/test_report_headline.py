@@ -112,6 +112,36 @@ def test_trusted_measurements_need_no_words():
     assert warnings(report) == list(FULL.run.warnings)
 
 
+PREDICTED = {
+    "speedup": 1.5,
+    "error": 0.07,
+    "worst_error": 0.17,
+    "threads": 1,
+    "board": "Raspberry Pi 4 Model B",
+    "source": "a table",
+}
+
+
+def test_what_was_predicted_is_called_so_with_its_known_error():
+    report = replace(FULL, budget=replace(FULL.budget, predicted=PREDICTED))
+    (told,) = (line for line in context(report) if "PREDICTED" in line)
+    assert told == (
+        "PREDICTED 1.5x on Raspberry Pi 4 Model B with 1 thread, from published latencies of other networks (a table), "
+        "which foretell each other to 7% (median; worst 17%); not measured there."
+    )
+    assert not any("PREDICTED" in line for line in context(FULL))
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.3124, "confirms"), (1.1, "refutes"), (1.9, "refutes")])
+def test_a_measurement_on_the_board_stands_beside_what_was_predicted(ratio, said):
+    there = speed_up("onnxruntime", 1, ratio, (ratio - 0.04, ratio + 0.04), "faster")
+    on_target = replace(FULL.devices[0], is_target=True)
+    report = replace(of(there), devices=(on_target,), budget=replace(FULL.budget, predicted=PREDICTED))
+    (told,) = (line for line in context(report) if "PREDICTED" in line)
+    assert f"; measured there: {ratio:.2f}x [" in told
+    assert told.endswith(f" in onnxruntime, which {said} it.")
+
+
 def test_broken_images_are_counted_and_named():
     assert "1 broken image was skipped: class_3/broken|file.jpg." in context(FULL)
 

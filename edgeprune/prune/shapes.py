@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,6 +91,15 @@ class Shapes:
             LayerAt(one.shape, round(inputs), round(outputs), round(one.layer.macs(outputs, inputs)))
             for one, inputs, outputs in found
         )
+
+    def moved_mb(self, widths: Mapping[str, int]) -> tuple[float, ...]:
+        """10^6 bytes of fp32 that each layer moves for one image: the maps it reads and writes, and its weights."""
+        found = []
+        for one, now in zip(self.layers, self.at(widths), strict=True):
+            before, after = (math.prod(self._program.shapes[name][2:]) for name in (one.layer.source, one.layer.node))
+            read = now.outputs if "depthwise" in now.shape else now.inputs
+            found.append(4e-6 * (read * before + now.outputs * after + now.macs / after))
+        return tuple(found)
 
     @cached_property
     def activations(self) -> Side:

@@ -85,12 +85,15 @@ class BudgetFacts:
         reached: {"macs": m}, share of the uncut model's MACs that is left.
         plan: fingerprint of the plan.
         allocation: how it was decided how much each space gives up, see `edgeprune.plan.PruningPlan`.
+        predicted: where the board was not at hand: "speedup" on "board" with "threads", from published latencies
+            ("source") that foretell each other with a relative "error" (median) and "worst_error"; else empty.
     """
 
     asked: Mapping[str, float | str]
     reached: Mapping[str, float]
     plan: str
     allocation: Allocation = "uniform"
+    predicted: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from edgeprune.report.document import Report
 from edgeprune.report.headline import place, threads
-from edgeprune.report.numbers import count
+from edgeprune.report.numbers import count, speed_up
 from edgeprune.report.parts import Method
 from edgeprune.report.timed import Timed
 
@@ -16,7 +16,7 @@ _MOST_NAMES = 10
 
 def context(report: Report) -> list[str]:
     """What was measured, where, and on which images, one sentence each; then the notes of the run."""
-    return [_timed(report), *_images(report), *report.run.notes]
+    return [_timed(report), *_predicted(report), *_images(report), *report.run.notes]
 
 
 def warnings(report: Timed) -> list[str]:
@@ -93,6 +93,33 @@ def _timed(report: Report) -> str:
     samples = sorted({timing.samples for timing in report.measurements})
     spread = count(samples[0]) if len(samples) == 1 else f"{count(samples[0])} to {count(samples[-1])}"
     return f"{spread} timed calls of one image each for every file and setting, {where}."
+
+
+def _predicted(report: Report) -> list[str]:
+    """What was predicted of the board, beside what was measured there since; nothing where nothing was predicted."""
+    told = report.budget.predicted
+    if not told:
+        return []
+    ratio, worst, number = (float(told[name]) for name in ("speedup", "worst_error", "threads"))
+    said = (
+        f"PREDICTED {ratio:.3g}x on {told['board']} with {threads(int(number))}, from published latencies of other "
+        f"networks ({told['source']}), which foretell each other to {float(told['error']):.0%} "
+        f"(median; worst {worst:.0%})"
+    )
+    there = {device.name for device in report.devices if device.is_target}
+    fp32 = {one.path for one in report.artifacts if one.precision == "fp32"}
+    measured = [
+        f"{speed_up(one.ratio, one.ci95)} in {one.runtime}, which {_confirms(ratio, worst, one.ci95)} it"
+        for one in report.comparisons
+        if one.device in there and one.threads == number and one.candidate in fp32
+    ]
+    return [f"{said}; measured there: {'; '.join(measured)}." if measured else f"{said}; not measured there."]
+
+
+def _confirms(predicted: float, error: float, ci95: tuple[float, float]) -> str:
+    """Whether an interval meets what was predicted, within its worst known error."""
+    meets = ci95[0] <= predicted * (1 + error) and ci95[1] >= predicted * (1 - error)
+    return "confirms" if meets else "refutes"
 
 
 def _images(report: Report) -> list[str]:
