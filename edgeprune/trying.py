@@ -76,6 +76,11 @@ class Board:
         self._files, self._mixed, self._journal = files, mixed, journal
         self._last: tuple[Measurement, ...] = ()
         self.times = Times.of(table, shapes)
+        if unseen := self.times.unseen:
+            journal.warn(
+                f"no profile tells of {len(unseen)} of {len(shapes.layers)} layers, first {', '.join(unseen[:3])}: "
+                "what their widths are worth is not known; edgeprune profile in another --runtime may tell"
+            )
 
     def foretold(self, plan: PruningPlan) -> float:
         """How many times as fast as the uncut network a plan is foretold to be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,21 @@ def test_what_was_held_out_is_foretold_better_than_by_macs_where_time_goes_in_st
     assert by_table.median_error < 0.02 < by_macs.median_error
     assert by_table.rank_correlation > 0.9
     assert check(shapes, board.network(shapes, [variant(choices, 0)])) is None
+
+
+def test_layers_that_were_never_measured_are_named(digits: tuple[Shapes, dict[str, list[int]]]) -> None:
+    shapes, _ = digits
+    found = board.network(shapes, [{}])
+    assert Times(shapes, found).unseen == ()
+    (first, *others) = found.variants[0].layers
+    rest = replace(found.variants[0], layers=tuple(one for one in others if one.shape != first.shape))
+    unseen = Times(shapes, replace(found, variants=(rest,))).unseen
+    assert unseen == tuple(one.layer.node for one in shapes.layers if one.shape == first.shape)
+    other = LatencyTable(CONDITIONS).with_variants("another network", "other", (rest,))
+    named = rf"; {len(unseen)} of its {len(shapes.layers)} layers were never measured, first {unseen[0]}"
+    with pytest.raises(EdgepruneError, match=named) as caught:
+        Times.of(other, shapes)
+    assert "edgeprune profile MODEL --table FILE adds it" in caught.value.fix
 
 
 def test_a_budget_of_time_is_kept_and_costs_no_more_than_even_widths(

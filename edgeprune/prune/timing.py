@@ -22,6 +22,8 @@ from edgeprune.prune.solve import Floats, Problem, Term
 _NEAREST = 4
 """How many measured widths an unmeasured one is interpolated from."""
 _HELD_OUT_EVERY = 5
+_NAMED = 3
+"""Layers that a message names."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,18 @@ class Times:
         """
         found = table.networks.get(shapes.fingerprint)
         if found is None or not found.variants:
+            variants = [variant for one in table.networks.values() for variant in one.variants]
             raise EdgepruneError(
-                "the latency table has no times of this network",
+                f"the latency table has no times of this network{_never(shapes, variants)}",
                 where=f"it knows {', '.join(sorted({one.name for one in table.networks.values()})) or 'none'}",
                 fix="Measure it: edgeprune profile MODEL --table FILE adds it to the table.",
             )
         return cls(shapes, found)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The layers that no profile told of: their time is in what is no layer, whatever their widths."""
+        return _unseen(self._shapes, self._found.variants)
 
     def ms(self, widths: Mapping[str, int]) -> float:
         """The foretold time of a call, in milliseconds. Not a measured one: it is never shown as a latency."""
@@ -160,6 +168,19 @@ class Times:
         summed = np.array([sum(layer.ms for layer in one.layers) + one.rest_ms for one in self._found.variants])
         taken = np.array([one.ms / one.uncut_ms for one in self._found.variants]) * self.uncut_ms
         return _line(summed, taken, 1 / taken)
+
+
+def _unseen(shapes: Shapes, variants: Sequence[Variant]) -> tuple[str, ...]:
+    """The layers whose shape was measured in no variant."""
+    seen = {layer.shape for variant in variants for layer in variant.layers}
+    return tuple(one.layer.node for one in shapes.layers if one.shape not in seen)
+
+
+def _never(shapes: Shapes, variants: Sequence[Variant]) -> str:
+    unseen = _unseen(shapes, variants)
+    more = f" and {len(unseen) - _NAMED} more" if len(unseen) > _NAMED else ""
+    named = f", first {', '.join(unseen[:_NAMED])}{more}" if len(unseen) < len(shapes.layers) else ""
+    return f"; {len(unseen)} of its {len(shapes.layers)} layers were never measured{named}" if unseen else ""
 
 
 def _line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, float]:
