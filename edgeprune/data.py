@@ -14,7 +14,7 @@ import numpy as np
 from edgeprune.errors import DataError, UsageError
 from edgeprune.images import ImageSource, opened
 from edgeprune.progress import Tick, silent
-from edgeprune.worker import photo
+from edgeprune.worker import infer
 
 _CHUNK = 64
 """Images whose undecoded bytes are held at once."""
@@ -58,7 +58,7 @@ class InputSpec:
         Returns:
             float32 [n, channels, height, width], contiguous.
         """
-        return photo.normalise(images, self.mean, self.std)
+        return infer.normalise(images, self.mean, self.std)
 
     def to_json(self) -> dict[str, Any]:
         """This spec as a JSON document."""
@@ -278,7 +278,7 @@ def _attempt(action: Callable[..., Any], *arguments: Any) -> Any:
 def _decode(raw: bytes | np.ndarray | Exception, shape: tuple[int, int, int]) -> np.ndarray:
     if isinstance(raw, Exception):
         raise raw
-    return photo.decode(raw, shape)
+    return infer.decode(raw, shape)
 
 
 def _silence_pillow() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgeprune.export.calibration import calibration_of
 from edgeprune.export.execute import classes_of
 from edgeprune.export.goal import Goal
 from edgeprune.export.parity import check
+from edgeprune.files import write_text
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
 from edgeprune.model import Model
@@ -29,6 +31,8 @@ from edgeprune.target import Target
 
 PARITY_IMAGES = 64
 """How many images each file is compared with its model on."""
+SCRIPT = "infer.py"
+"""Runs the files without edgeprune."""
 ROLES: tuple[Role, Role] = ("baseline", "pruned")
 
 
@@ -101,6 +105,15 @@ def export_files(
                     checked.save_manifest(folder)
                 found.append(checked)
     return tuple(found)
+
+
+def write_script(folder: Path) -> None:
+    """Write `SCRIPT` beside the files: the very code that prepares images here and in packages.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    write_text(folder / SCRIPT, resources.files("edgeprune.worker").joinpath(SCRIPT).read_text(encoding="utf-8"))
 
 
 def score_files(

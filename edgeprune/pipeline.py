@@ -20,7 +20,7 @@ from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
 from edgeprune.explaining import explained
 from edgeprune.export.child import end_child
-from edgeprune.exporting import Wanted, export_files, goal_of, score_files
+from edgeprune.exporting import Wanted, export_files, goal_of, score_files, write_script
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
@@ -179,6 +179,7 @@ def conclude(
     wanted = Wanted(target, formats, request.precisions, {"tflite": tflite}, goal)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
+    write_script(folder)
     scored = score_files(artifacts, folder, uncut.model.input, photos.scoring, journal)
     inputs = photos.first(uncut.model, _BENCH_IMAGES)
     save_inputs(inputs, folder)

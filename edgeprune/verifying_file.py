@@ -14,7 +14,7 @@ from edgeprune.errors import UsageError
 from edgeprune.export.execute import Array, classes_of, outputs_of
 from edgeprune.export.foreign import Reading, kind_of
 from edgeprune.export.parity import judge
-from edgeprune.export.tflite import feed_of
+from edgeprune.export.tflite import ends_of
 from edgeprune.exporting import PARITY_IMAGES
 from edgeprune.inputs import named_model
 from edgeprune.journal import Journal, Listener, Nobody
@@ -83,7 +83,7 @@ def _artifact(file: Path, model: Model) -> Artifact:
             where=str(file),
             fix="Name the model it was made of, with its --input; .onnx files are fed NCHW, .tflite files NHWC.",
         )
-    feed = feed_of(file.read_bytes()) if artifact.format == "tflite" else None
+    feed = ends_of(file.read_bytes())[0] if artifact.format == "tflite" else None
     if feed and feed.dtype != "float32" and feed.scale is None:
         raise UsageError(
             f"the file takes {feed.dtype} without a scale: how pixels become its numbers is not known",

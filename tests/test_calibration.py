@@ -56,6 +56,12 @@ def test_int8_without_images_is_refused(monkeypatch):
 def test_an_empty_file_is_never_written(tmp_path):
     with pytest.raises(ExportError, match="empty onnx file"):
         write_artifact(
-            model_of(Tiny), COST, b"", tmp_path / "x.onnx", ("onnx", "fp32", "NCHW"), {}, Feed("input", "float32")
+            model_of(Tiny),
+            COST,
+            b"",
+            tmp_path / "x.onnx",
+            ("onnx", "fp32", "NCHW"),
+            {},
+            (Feed("input", "float32"),) * 2,
         )
     assert list(tmp_path.iterdir()) == []

@@ -263,7 +263,7 @@ def reference(image: np.ndarray, size: int) -> np.ndarray:
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([8, 28, 32]))
 def test_any_size_is_brought_to_the_input_as_in_the_usual_evaluation(height, width, size):
-    from edgeprune.worker.photo import decode
+    from edgeprune.worker.infer import decode
 
     image = pixels(1, height, width, 3)[0]
     wanted = image if (height, width) == (size, size) else reference(image, size)

@@ -61,7 +61,7 @@ def test_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder_holds_everything_and_nothing_half_written(demo: Run) -> None:
     manifests = {f"{name}.json" for name in FILES}
-    rest = {"plan.json", "measurements.jsonl", "inputs.npy", "pruned.safetensors", "pruned.json"}
+    rest = {"plan.json", "infer.py", "measurements.jsonl", "inputs.npy", "pruned.safetensors", "pruned.json"}
     reports = {"report.json", "report.md", "report.html"}
     slow = any(one["verdict"] != "faster" for one in demo.report["comparisons"])
     asked_why = {"profiles.jsonl"} if slow else set()

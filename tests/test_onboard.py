@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgeprune.data import InputSpec
 from edgeprune.packaging import PackageOrder, package
-from edgeprune.worker import latency, onboard, photo
+from edgeprune.worker import infer, latency, onboard
 from edgeprune.worker.onboard import Bundle
 
 
@@ -105,7 +105,7 @@ def test_a_photo_gives_the_classes_in_order(pristine, tmp_path):
     assert sorted(one["class"] for one in best) == [0, 1, 2, 3, 4]
     assert values == sorted(values, reverse=True)
     wanted = InputSpec.from_json(Bundle(pristine).facts["input"])
-    image = wanted.normalise(photo.decode((tmp_path / "photo.png").read_bytes(), wanted.shape)[None])
+    image = wanted.normalise(infer.decode((tmp_path / "photo.png").read_bytes(), wanted.shape)[None])
     expected, _ = Bundle(pristine).output(image)
     assert values == sorted(expected, reverse=True)
 

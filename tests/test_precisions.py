@@ -121,9 +121,12 @@ def test_manifest_and_file_say_how_to_feed_it_and_what_wrote_it(written):
         "shape": [1, *SHAPE],
         "mean": list(spec.mean),
         "std": list(spec.std),
+        "resize": "bilinear",
+        "crop": 0.875,
         "scale": None,
         "zero_point": None,
     }
+    assert told["details"]["output"] == {"name": "output", "dtype": "float32", "scale": None, "zero_point": None}
     assert told["details"]["tools"].keys() >= {"edgeprune", "torch", "onnx", "onnxruntime", "onnxsim"}
     facts = {entry.key: entry.value for entry in onnx.load(folder / "pruned-fp16.onnx").metadata_props}
     assert json.loads(facts["input"]) == told["details"]["input"]

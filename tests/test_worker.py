@@ -6,18 +6,17 @@ import ast
 import json
 import os
 import signal
-import site
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from bare_python import bare_python
 from onnx import TensorProto, helper
 
 import edgeprune.worker
@@ -122,15 +121,7 @@ def test_it_runs_as_a_module_too(tmp_path):
 
 @pytest.mark.slow
 def test_the_archive_needs_nothing_but_numpy_and_the_runtime(tmp_path, archive):
-    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
-    python = tmp_path / "bare" / "bin" / "python"
-    (packages,) = (tmp_path / "bare" / "lib").glob("python*/site-packages")
-    for folder in map(Path, site.getsitepackages()):
-        for name in ("numpy", "numpy.libs", "onnxruntime"):
-            if (folder / name).exists() and not (packages / name).exists():
-                (packages / name).symlink_to(folder / name)
-    probe = subprocess.run([python, "-c", "import edgeprune"], capture_output=True, cwd=tmp_path, check=False)
-    assert probe.returncode == 1, "the bare environment must not see edgeprune, or this test shows nothing"
+    python = bare_python(tmp_path / "bare", "numpy", "onnxruntime")
     code, events = run_worker(
         [str(python), str(archive)], a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")], rounds=1), tmp_path
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeprune.artifact import Artifact
 from edgeprune.errors import EdgepruneError, MissingExtraError, ParityError, UsageError
 from edgeprune.export.quiet import quiet
+from edgeprune.worker import infer
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], list[Array]]
@@ -140,20 +141,12 @@ def _litert(content: bytes, *, reference: bool = False) -> Run:
 
 def stored(values: Array, tensor: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Numbers as a tensor of the file holds them: integers in steps of its scale, where it has one."""
-    kind, (scale, zero) = tensor["dtype"], tensor["quantization"]
-    if not np.issubdtype(kind, np.integer):
-        return values
-    limits = np.iinfo(kind)
-    steps: npt.NDArray[Any] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(kind)
-    return steps
+    return infer.stored(values, tensor["dtype"], *tensor["quantization"])
 
 
 def meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
     """What the numbers that a tensor of the file holds stand for."""
-    scale, zero = tensor["quantization"]
-    if not np.issubdtype(values.dtype, np.integer):
-        return values
-    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return infer.meant(values, *tensor["quantization"])
 
 
 _OPENERS: Mapping[str, Callable[[bytes], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

@@ -34,8 +34,6 @@ IR_VERSION = 8
 """File format version: the one that goes with opset 18 (onnx/docs/Versioning.md). torch writes 10; ONNX Runtime 1.16,
 the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
 
-_FEED = Feed("input", "float32")
-
 
 def export_onnx(
     model: Model,
@@ -63,7 +61,8 @@ def export_onnx(
     require("onnx", precision, calibration)
     found = made_once(model, "onnx", _converted)
     written, told = _in_precision(found.copied(), precision, target, calibration)
-    _describe(written, model, precision)
+    ends = Feed("input", "float32"), Feed(written.graph.output[0].name, "float32")
+    _describe(written, model, precision, ends)
     content = _checked_bytes(written)
     with quiet():
         run = optimised(content)
@@ -78,7 +77,7 @@ def export_onnx(
         **told,
         "warnings": [*found.warnings, *told.get("warnings", [])],
     }
-    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details, _FEED)
+    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +219,7 @@ def _simplify(proto: Any, shape: tuple[int, int, int]) -> tuple[Any, list[str]]:
     return (simplified, []) if same else (proto, ["onnxsim changed the outputs, the file is not simplified"])
 
 
-def _describe(proto: Any, model: Model, precision: str) -> None:
+def _describe(proto: Any, model: Model, precision: str, ends: tuple[Feed, Feed]) -> None:
     """Put into the file what a program on the board must know to feed it."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "edgeprune", __version__
@@ -231,7 +230,7 @@ def _describe(proto: Any, model: Model, precision: str) -> None:
         "input_layout": "NCHW",
         "input_mean": json.dumps(list(model.input.mean)),
         "input_std": json.dumps(list(model.input.std)),
-        **{key: json.dumps(value) for key, value in described(model, _FEED, "NCHW").items()},
+        **{key: json.dumps(value) for key, value in described(model, ends, "NCHW").items()},
         "tools": json.dumps(tools_of("onnx")),
     }
     for key, value in facts.items():

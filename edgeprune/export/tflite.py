@@ -69,7 +69,7 @@ def export_tflite(
     details["warnings"] = [*made.warnings, *details["warnings"], *([_DYNAMIC] if dynamic else [])]
     details["converter"] = list(made.by)
     details |= {"mixed": made.mixed} if made.mixed else {}
-    return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details, feed_of(made.content))
+    return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details, ends_of(made.content))
 
 
 def inspect(content: bytes) -> dict[str, Any]:
@@ -98,21 +98,21 @@ def inspect(content: bytes) -> dict[str, Any]:
     }
 
 
-def feed_of(content: bytes) -> Feed:
-    """What the first input of a TFLite file wants."""
+def ends_of(content: bytes) -> tuple[Feed, Feed]:
+    """The first input and the first output of a TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
     graph = schema.Model.GetRootAs(content).Subgraphs(0)
-    tensor = graph.Tensors(graph.Inputs(0))
-    steps = tensor.Quantization()
-    stepped = steps is not None and steps.ScaleLength() > 0
-    return Feed(
-        tensor.Name().decode(),
-        names[tensor.Type()].lower(),
-        float(steps.Scale(0)) if stepped else None,
-        int(steps.ZeroPoint(0)) if stepped else None,
-    )
+
+    def feed(place: int) -> Feed:
+        tensor = graph.Tensors(place)
+        steps = tensor.Quantization()
+        stepped = steps is not None and steps.ScaleLength() > 0
+        scales = (float(steps.Scale(0)), int(steps.ZeroPoint(0))) if stepped else (None, None)
+        return Feed(tensor.Name().decode(), names[tensor.Type()].lower(), *scales)
+
+    return feed(graph.Inputs(0)), feed(graph.Outputs(0))
 
 
 def _operators(content: bytes) -> Iterator[tuple[str, int]]:

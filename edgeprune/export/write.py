@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
-from edgeprune.data import InputSpec
 from edgeprune.errors import ExportError, UsageError
 from edgeprune.export import PRECISIONS
 from edgeprune.export.calibration import Calibration
 from edgeprune.files import writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
+from edgeprune.worker.infer import CROP
 
 _TOOLS = {
     "onnx": ("onnx", "onnxscript", "onnxsim", "onnxruntime"),
@@ -44,12 +44,12 @@ def require(name: str, precision: str, calibration: Calibration | None) -> None:
 
 @dataclass(frozen=True)
 class Feed:
-    """What a file's one input wants.
+    """What a file's one input wants, or what its first output gives.
 
     Attributes:
-        name: of the input.
+        name: of the input or output.
         dtype: "float32", "int8" or "uint8".
-        scale: of quantised input: a stored step is so much of a normalised pixel; None for floats.
+        scale: of quantised numbers: a stored step is so much of a normalised pixel, or of an output; None for floats.
         zero_point: which stored number stands for 0; None for floats.
     """
 
@@ -57,16 +57,6 @@ class Feed:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
-
-    def to_json(self, spec: InputSpec, layout: str) -> dict[str, Any]:
-        """All that a program must know to feed the file, as a JSON document."""
-        channels, height, width = spec.shape
-        shape = [1, channels, height, width] if layout == "NCHW" else [1, height, width, channels]
-        normalised = {"mean": list(spec.mean), "std": list(spec.std)}
-        return {"name": self.name, "dtype": self.dtype, "layout": layout, "shape": shape, **normalised} | {
-            "scale": self.scale,
-            "zero_point": self.zero_point,
-        }
 
 
 def tools_of(form: str) -> dict[str, str]:
@@ -80,10 +70,19 @@ def tools_of(form: str) -> dict[str, str]:
     return found
 
 
-def described(model: Model, feed: Feed, layout: str) -> dict[str, Any]:
-    """What must be known to use a file: `input`, and `classes`, the name of each output, where they are known."""
+def described(model: Model, ends: tuple[Feed, Feed], layout: str) -> dict[str, Any]:
+    """All that a program must know to use a file, as JSON documents.
+
+    Returns:
+        `input`, with the way an image is brought to its size; `output`, the first; and `classes`, the name of each
+        class, where they are known.
+    """
+    channels, height, width = model.input.shape
+    shape = [1, channels, height, width] if layout == "NCHW" else [1, height, width, channels]
+    image = {"resize": "bilinear", "crop": CROP, "mean": list(model.input.mean), "std": list(model.input.std)}
     classes = {"classes": list(model.classes)} if model.classes else {}
-    return {"input": feed.to_json(model.input, layout), **classes}
+    entry, sink = map(asdict, ends)
+    return {"input": {**entry, "layout": layout, "shape": shape, **image}, "output": sink, **classes}
 
 
 def write_artifact(
@@ -93,7 +92,7 @@ def write_artifact(
     out: Path,
     kind: tuple[str, str, str],
     details: Mapping[str, Any],
-    feed: Feed,
+    ends: tuple[Feed, Feed],
 ) -> Artifact:
     """Write a file and describe it.
 
@@ -104,7 +103,7 @@ def write_artifact(
         out: where to, all of it or nothing.
         kind: its format, its precision and the layout of its input.
         details: what the exporter wants told; the input and the tools' versions are added.
-        feed: what the file's input wants.
+        ends: the file's input and its first output.
 
     Raises:
         ExportError: there is nothing to write.
@@ -127,5 +126,5 @@ def write_artifact(
         macs=cost.macs,
         parameters=cost.parameters,
         plan_fingerprint=model.plans[-1] if model.plans else None,
-        details={**details, **described(model, feed, layout), "tools": tools_of(form)},
+        details={**details, **described(model, ends, layout), "tools": tools_of(form)},
     )

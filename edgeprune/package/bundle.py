@@ -119,6 +119,7 @@ def _facts(choice: Choice, target: Target) -> dict[str, Any]:
         "artifact": {name: getattr(artifact, name) for name in kept},
         "runtime": choice.runtime,
         "input": choice.input.to_json(),
+        "output": artifact.details.get("output", {"scale": None, "zero_point": None}),
         "classes": artifact.details.get("classes", []),
         "inputs": _INPUTS,
         "expected": _EXPECTED,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeprune.worker.infer import stored
 from edgeprune.worker.loaded import LoadedModel, UnfitError
 
 GPU_DEVICES = ("dri/renderD*", "nvidia[0-9]*", "nvhost-gpu", "nvgpu", "mali*", "kgsl-3d0")
@@ -29,7 +29,11 @@ def load_litert(path: str, threads: int) -> LoadedModel:
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(output))
 
-    prepare = _quantised(entry["dtype"], *entry["quantization"])
+    scale, zero_point = entry["quantization"]
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return stored(image, entry["dtype"], scale, zero_point)
+
     return LoadedModel(str(ai_edge_litert.__version__), prepare, run, lambda: {"CPU": 1.0})
 
 
@@ -75,16 +79,7 @@ def load_litert_gpu(path: str, threads: int) -> LoadedModel:  # noqa: ARG001
         model.run_by_name(signature, source, sink)
         return np.asarray(fetch.read(int(np.prod(shape)), np.float32)).reshape(shape)
 
-    return LoadedModel(version, _quantised(np.float32, 0.0, 0), run, lambda: {"GPU": 1.0})
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return stored(image, np.float32, None, None)
 
-
-def _quantised(dtype: Any, scale: float, zero: int) -> Callable[[np.ndarray], Any]:
-    """A function that makes an image what the file's input wants."""
-
-    def prepare(image: np.ndarray) -> Any:
-        if np.issubdtype(dtype, np.integer):
-            limits = np.iinfo(dtype)
-            image = np.clip(np.round(image / scale + zero), limits.min, limits.max)
-        return np.ascontiguousarray(image, dtype=dtype)
-
-    return prepare
+    return LoadedModel(version, prepare, run, lambda: {"GPU": 1.0})

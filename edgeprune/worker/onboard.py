@@ -111,19 +111,18 @@ def best(bundle: Bundle, photo_file: Path) -> list[dict[str, Any]]:
     Raises:
         BundleError: it is no photo.
     """
-    from edgeprune.worker import photo
+    from edgeprune.worker import infer
 
     wanted = bundle.facts["input"]
     try:
-        pixels = photo.decode(photo_file.read_bytes(), tuple(wanted["shape"]))
+        pixels = infer.decode(photo_file.read_bytes(), tuple(wanted["shape"]))
     except ModuleNotFoundError as error:
         raise BundleError(f"{error.name} is not installed") from None
     except Exception as error:  # Pillow's decoders raise nearly every kind for a broken file
         raise BundleError(f"cannot read {photo_file} as a photo: {error}") from None
-    output, _ = bundle.output(photo.normalise(pixels[None], wanted["mean"], wanted["std"]))
-    order = sorted(range(len(output)), key=lambda place: -output[place])[:_BEST]
-    names = [{"name": name} for name in bundle.facts.get("classes") or ()] or [{}] * len(output)
-    return [{"class": place, "value": float(output[place]), **names[place]} for place in order]
+    output, _ = bundle.output(infer.normalise(pixels[None], wanted["mean"], wanted["std"]))
+    sink = bundle.facts["output"]
+    return infer.best(infer.meant(output, sink["scale"], sink["zero_point"]), _BEST, bundle.facts["classes"])
 
 
 def report(bundle: Bundle, threads: list[int], blocks: int) -> dict[str, Any]:
@@ -167,11 +166,13 @@ def _measured(bundle: Bundle, threads: list[int], blocks: int) -> list[dict[str,
 def _answer(asked: argparse.Namespace, folder: Path) -> int:
     bundle = Bundle(folder)
     if asked.command == "infer":
+        from edgeprune.worker import infer
+
         found = best(bundle, asked.photo)
         _print(
             {"schema": SCHEMA, "best": found},
             asked.json,
-            [f"{one.get('name') or 'class ' + str(one['class'])}: {one['value']:.4g}" for one in found],
+            infer.lines(found),
         )
         return OK
     if asked.command == "check":
