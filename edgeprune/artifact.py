@@ -79,6 +79,12 @@ class Artifact:
         """The runtime that executes this format."""
         return RUNTIME_OF_FORMAT[self.format]
 
+    @property
+    def folded(self) -> dict[str, Any] | None:
+        """The `mean` and `std` that a file of raw pixels normalises with itself; None for any other file."""
+        found: dict[str, Any] | None = self.details.get("input", {}).get("folded")
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """This artifact as a JSON document."""
         return {"schema": SCHEMA, **asdict(self), "input_shape": list(self.input_shape)}

@@ -83,6 +83,7 @@ def compress(
     max_drop: options.MaxDrop = None,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
+    fold_preprocessing: options.FoldPreprocessing = False,
     recover: Annotated[
         str,
         typer.Option(
@@ -160,6 +161,7 @@ def compress(
         max_drop=max_drop,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
+        fold_preprocessing=fold_preprocessing,
         recover=recover,  # type: ignore[arg-type]
         calibration_images=calibration_images,
         images=images,

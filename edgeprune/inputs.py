@@ -52,7 +52,7 @@ def chosen_formats(request: Request, target: Target, journal: Journal) -> tuple[
     """The formats to write: those asked for, or all that can be written here and that the target runs.
 
     Raises:
-        UsageError: one cannot be written here, or not in a precision that is asked for.
+        UsageError: one cannot be written here, or not in a precision that is asked for, or not for raw pixels.
     """
     formats = _formats(request, target, journal)
     for name in formats:
@@ -60,6 +60,10 @@ def chosen_formats(request: Request, target: Target, journal: Journal) -> tuple[
             if precision not in PRECISIONS.get(name, request.precisions):
                 others = ",".join(other for other in formats if other != name) or "others"
                 raise UsageError(f"{name} files cannot be written in {precision}", fix=f"Give --formats {others}.")
+    strange = [name for name in formats if name not in PRECISIONS]
+    if request.fold_preprocessing and strange:
+        what = f"{strange[0]} files cannot be written with --fold-preprocessing: only its own exporter knows them"
+        raise UsageError(what, fix=f"Give --formats {','.join(PRECISIONS)}, or leave it out.")
     idle = [precision for precision in request.precisions if precision not in target.precisions]
     if idle:
         journal.warn(f"{target.title} does not compute in {' or '.join(idle)}: that makes files smaller, not faster")

@@ -45,6 +45,10 @@ TfliteConverter = Annotated[
 TfliteInt8 = Annotated[
     str, typer.Option(help="static (float32 in and out), integer (int8 in and out) or dynamic (int8 weights only).")
 ]
+FoldPreprocessing = Annotated[
+    bool,
+    typer.Option("--fold-preprocessing", help="Files take raw pixels, uint8 NHWC, and apply mean and std themselves."),
+]
 Bench = Annotated[bool, typer.Option("--bench/--no-bench", help="Measure time on this machine.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")]

@@ -174,9 +174,10 @@ def conclude(
     save_model(recovered, folder)
     if recovery.rows:
         write_lines(folder / ROWS, recovery.rows)
-    tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8}
+    fold = {"fold_preprocessing": request.fold_preprocessing}
+    tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8, **fold}
     goal = None if request.max_drop is None else goal_of(uncut, photos, request.max_drop, journal)
-    wanted = Wanted(target, formats, request.precisions, {"tflite": tflite}, goal)
+    wanted = Wanted(target, formats, request.precisions, {"onnx": fold, "tflite": tflite}, goal)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     write_script(folder)

@@ -56,6 +56,7 @@ class Request:
             None for all in int8.
         tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
         tflite_int8: see `edgeprune.export.tflite.INT8`.
+        fold_preprocessing: whether files take raw pixels and normalise them themselves.
         recover: what to do after the cut.
         calibration_images: how many at most.
         images: how many to score with at most.
@@ -92,6 +93,7 @@ class Request:
     max_drop: float | None = None
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
+    fold_preprocessing: bool = False
     recover: Recovery = "reconstruct"
     calibration_images: int = 256
     images: int = 10_000

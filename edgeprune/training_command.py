@@ -86,6 +86,7 @@ def train(
     precisions: options.Precisions = "fp32",
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
+    fold_preprocessing: options.FoldPreprocessing = False,
     images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
     bench: options.Bench = True,
@@ -118,6 +119,7 @@ def train(
         precisions=parse_precisions(precisions),
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
+        fold_preprocessing=fold_preprocessing,
         allocation="uniform",
         recover="none",
         images=images,
@@ -149,13 +151,13 @@ def train(
             ),
             talk,
         )
+    _print(done, talk, as_json)
+
+
+def _print(done: Finished, talk: Talk, as_json: bool) -> None:
     if as_json:
         print_json(done.to_json())
-    else:
-        _print(done, talk)
-
-
-def _print(done: Finished, talk: Talk) -> None:
+        return
     if done.report is not None:
         from edgeprune.report.render.terminal import show
 

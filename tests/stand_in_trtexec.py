@@ -40,7 +40,8 @@ def run(options: dict[str, str]) -> None:
     session = onnxruntime.InferenceSession(options["--loadEngine"], providers=["CPUExecutionProvider"])
     name, _, path = options["--loadInputs"].rpartition(":")
     name, _, shape = options["--shapes"].rpartition(":")
-    image = np.fromfile(path, np.float32).reshape([int(size) for size in shape.split("x")])
+    dtype = {"tensor(uint8)": np.uint8}.get(session.get_inputs()[0].type, np.float32)
+    image = np.fromfile(path, dtype).reshape([int(size) for size in shape.split("x")])
     calls, end, output = [], time.perf_counter() + float(options["--duration"]), None
     while len(calls) < int(options["--iterations"]) or time.perf_counter() < end:
         begin = time.perf_counter()

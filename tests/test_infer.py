@@ -30,6 +30,7 @@ NAMES = ("ant", "bee", "cat", "dog", "elk")
 MODEL = replace(model_of(Tiny), classes=NAMES)
 ONNX = [(precision, {}) for precision in ("fp32", "fp16", "int8")]
 TFLITE = [*ONNX, ("int8", {"int8": "integer"}), ("int8", {"int8": "dynamic"})]
+FOLDED = {"fold_preprocessing": True}
 tflite = [pytest.mark.slow]  # the converter and the quantizer alone take seconds to import
 
 
@@ -52,7 +53,7 @@ def photo(tmp_path_factory) -> Path:
     return path
 
 
-def written(folder: Path, suffix: str, precision: str, settings: dict[str, str]) -> Artifact:
+def written(folder: Path, suffix: str, precision: str, settings: dict[str, object]) -> Artifact:
     """A file of the tiny network with its manifest and the script beside it."""
     export: Callable[..., Artifact] = export_onnx
     if suffix == "tflite":
@@ -86,8 +87,9 @@ def same(found: list[dict[str, object]], wanted: list[dict[str, object]]) -> boo
 @pytest.mark.parametrize(
     ("suffix", "precision", "settings"),
     [
-        *(("onnx", *kind) for kind in ONNX),
-        *(pytest.param("tflite", *kind, marks=tflite) for kind in TFLITE),
+        *(("onnx", *kind) for kind in (*ONNX, ("fp32", FOLDED), ("int8", FOLDED))),
+        *(pytest.param("tflite", *kind, marks=tflite) for kind in (*TFLITE, ("fp32", FOLDED))),
+        pytest.param("tflite", "int8", {"int8": "integer", **FOLDED}, marks=tflite),
     ],
 )
 def test_without_edgeprune_a_file_gives_what_it_was_verified_with(python, photo, tmp_path, suffix, precision, settings):
@@ -168,8 +170,10 @@ def stand_in(attribute: str) -> object:
     ("suffix", "precision", "settings"),
     [
         ("onnx", "fp32", {}),
+        ("onnx", "fp32", FOLDED),
         pytest.param("tflite", "int8", {}, marks=tflite),
         pytest.param("tflite", "int8", {"int8": "integer"}, marks=tflite),
+        pytest.param("tflite", "int8", {"int8": "integer", **FOLDED}, marks=tflite),
     ],
 )
 def test_a_packaged_file_gives_the_same(photo, tmp_path, suffix, precision, settings):

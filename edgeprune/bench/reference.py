@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.artifact import Artifact
+from edgeprune.worker.loaded import arranged
 from edgeprune.worker.runtimes import RUNTIMES
 
 _TOLERANCE = 1e-3
@@ -30,7 +31,7 @@ def host_outputs(artifacts: Sequence[Artifact], folder: Path, images: np.ndarray
     for one in artifacts:
         if RUNTIMES[one.runtime].installed():
             model = RUNTIMES[one.runtime].load(str(folder / one.path), 1)
-            image = images[:1].transpose(0, 2, 3, 1) if one.layout == "NHWC" else images[:1]
+            image = arranged(images[:1], one.layout, one.folded)
             found[one.sha256] = np.array(model.run(model.prepare(image)), np.float64).ravel()
     return found
 

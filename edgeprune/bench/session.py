@@ -152,6 +152,7 @@ def job_for(
                 "runtime": entry.runtime,
                 "threads": entry.threads,
                 "layout": entry.artifact.layout,
+                "folded": entry.artifact.folded,
             }
             for entry in asked
         ],

@@ -14,6 +14,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.errors import EdgepruneError, MissingExtraError, ParityError, UsageError
 from edgeprune.export.quiet import quiet
 from edgeprune.worker import infer
+from edgeprune.worker.loaded import arranged
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], list[Array]]
@@ -37,7 +38,7 @@ def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
         MissingExtraError: the format's runtime is not installed.
     """
     with _running(artifact):
-        compute = opened(artifact.format, (run / artifact.path).read_bytes())
+        compute, images = opened(artifact.format, (run / artifact.path).read_bytes()), _fed(artifact, images)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -51,7 +52,7 @@ def witness_of(artifact: Artifact, run: Path, images: Array) -> list[Array] | No
     if artifact.format != "tflite":
         return None
     with _running(artifact):
-        compute = _litert((run / artifact.path).read_bytes(), reference=True)
+        compute, images = _litert((run / artifact.path).read_bytes(), reference=True), _fed(artifact, images)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -68,8 +69,14 @@ def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Itera
         compute = opened(artifact.format, (run / artifact.path).read_bytes())
     for batch in batches:
         with _running(artifact):
+            batch = _fed(artifact, batch)
             rows = [compute(np.ascontiguousarray(batch[place : place + 1]))[0] for place in range(len(batch))]
         yield np.concatenate(rows).argmax(axis=1)
+
+
+def _fed(artifact: Artifact, images: Array) -> Array:
+    """Normalised images as the runs here want them of a file: pixels from 0 to 1 where it normalises itself."""
+    return arranged(images, "NCHW", artifact.folded)
 
 
 def opened(form: str, content: bytes) -> Run:
@@ -111,10 +118,12 @@ def _onnxruntime(content: bytes) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    entry = session.get_inputs()[0]
 
     def compute(image: Array) -> list[Array]:
-        outputs: list[Array] = session.run(None, {name: image})
+        raw = entry.type == "tensor(uint8)"
+        fed = infer.stored(image.transpose(0, 2, 3, 1), np.uint8, infer.PIXEL, 0) if raw else image
+        outputs: list[Array] = session.run(None, {entry.name: fed})
         return outputs
 
     return compute

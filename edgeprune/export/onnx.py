@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from edgeprune.export.graph import export_error, inference_graph
 from edgeprune.export.once import made_once
 from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
+from edgeprune.export.onnx_pixels import from_pixels
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
 from edgeprune.export.write import Feed, described, require, tools_of, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import Target
+from edgeprune.worker.infer import PIXEL
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes itself (`torch.onnx.export`, argument opset_version)."""
@@ -42,6 +44,8 @@ def export_onnx(
     precision: str,
     out: Path,
     calibration: Calibration | None = None,
+    *,
+    fold_preprocessing: bool = False,
 ) -> Artifact:
     """Write a model as ONNX: NCHW float32 `input`, `output` (or `output_0`, `output_1` ...), any batch size.
 
@@ -52,6 +56,7 @@ def export_onnx(
         precision: one of `edgeprune.export.PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
         calibration: images for int8.
+        fold_preprocessing: the input is raw pixels, uint8 NHWC, which the file normalises itself.
 
     Raises:
         UsageError: another precision, or int8 without images.
@@ -61,8 +66,12 @@ def export_onnx(
     require("onnx", precision, calibration)
     found = made_once(model, "onnx", _converted)
     written, told = _in_precision(found.copied(), precision, target, calibration)
-    ends = Feed("input", "float32"), Feed(written.graph.output[0].name, "float32")
-    _describe(written, model, precision, ends)
+    entry, layout = Feed("input", "float32"), "NCHW"
+    if fold_preprocessing:
+        from_pixels(written, model.input)
+        entry, layout = Feed("input", "uint8", PIXEL, 0, raw=True), "NHWC"
+    ends = entry, Feed(written.graph.output[0].name, "float32")
+    _describe(written, model, precision, described(model, ends, layout))
     content = _checked_bytes(written)
     with quiet():
         run = optimised(content)
@@ -77,7 +86,7 @@ def export_onnx(
         **told,
         "warnings": [*found.warnings, *told.get("warnings", [])],
     }
-    return write_artifact(model, cost, content, out, ("onnx", precision, "NCHW"), details, ends)
+    return write_artifact(model, cost, content, out, ("onnx", precision, layout), details, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +228,7 @@ def _simplify(proto: Any, shape: tuple[int, int, int]) -> tuple[Any, list[str]]:
     return (simplified, []) if same else (proto, ["onnxsim changed the outputs, the file is not simplified"])
 
 
-def _describe(proto: Any, model: Model, precision: str, ends: tuple[Feed, Feed]) -> None:
+def _describe(proto: Any, model: Model, precision: str, told: Mapping[str, Any]) -> None:
     """Put into the file what a program on the board must know to feed it."""
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "edgeprune", __version__
@@ -227,10 +236,10 @@ def _describe(proto: Any, model: Model, precision: str, ends: tuple[Feed, Feed])
         "model": model.name,
         "precision": precision,
         "plan_fingerprint": model.plans[-1] if model.plans else "",
-        "input_layout": "NCHW",
-        "input_mean": json.dumps(list(model.input.mean)),
-        "input_std": json.dumps(list(model.input.std)),
-        **{key: json.dumps(value) for key, value in described(model, ends, "NCHW").items()},
+        "input_layout": told["input"]["layout"],
+        "input_mean": json.dumps(told["input"]["mean"]),
+        "input_std": json.dumps(told["input"]["std"]),
+        **{key: json.dumps(value) for key, value in told.items()},
         "tools": json.dumps(tools_of("onnx")),
     }
     for key, value in facts.items():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.artifact import Artifact
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.tflite_converters import Numbers, converted
+from edgeprune.export.tflite_pixels import from_pixels
 from edgeprune.export.write import Feed, require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
@@ -34,6 +36,7 @@ def export_tflite(
     *,
     converter: str = "auto",
     int8: str = "static",
+    fold_preprocessing: bool = False,
 ) -> Artifact:
     """Write a model as TFLite: one float32 NHWC image in; images out (4-D outputs) are NHWC too.
 
@@ -46,6 +49,7 @@ def export_tflite(
         calibration: images for int8.
         converter: one of `edgeprune.export.tflite_converters.CONVERTERS`.
         int8: one of `INT8`, for precision "int8".
+        fold_preprocessing: the input is raw pixels, uint8, which the file normalises itself.
 
     Returns:
         The artifact; its details name the converter and count the file's operators, and `warnings` names those that
@@ -65,11 +69,14 @@ def export_tflite(
     if precision == "int8" and calibration is not None:
         numbers = Numbers(numbers.precision, calibration.images, int8 == "integer", calibration.goal)
     made = converted(model, numbers, converter)
-    details = inspect(made.content)
+    content = from_pixels(made.content, model.input) if fold_preprocessing else made.content
+    details = inspect(content)
     details["warnings"] = [*made.warnings, *details["warnings"], *([_DYNAMIC] if dynamic else [])]
     details["converter"] = list(made.by)
     details |= {"mixed": made.mixed} if made.mixed else {}
-    return write_artifact(model, cost, made.content, out, ("tflite", precision, "NHWC"), details, ends_of(made.content))
+    entry, sink = ends_of(content)
+    ends = replace(entry, raw=fold_preprocessing), sink
+    return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), details, ends)
 
 
 def inspect(content: bytes) -> dict[str, Any]:

@@ -51,12 +51,14 @@ class Feed:
         dtype: "float32", "int8" or "uint8".
         scale: of quantised numbers: a stored step is so much of a normalised pixel, or of an output; None for floats.
         zero_point: which stored number stands for 0; None for floats.
+        raw: it takes raw pixels, and normalises them itself.
     """
 
     name: str
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+    raw: bool = False
 
 
 def tools_of(form: str) -> dict[str, str]:
@@ -74,14 +76,18 @@ def described(model: Model, ends: tuple[Feed, Feed], layout: str) -> dict[str, A
     """All that a program must know to use a file, as JSON documents.
 
     Returns:
-        `input`, with the way an image is brought to its size; `output`, the first; and `classes`, the name of each
-        class, where they are known.
+        `input`, with the way an image is brought to its size, mean and std of what the file is fed and, of a file that
+        normalises itself, those it does so with, `folded`; `output`, the first; and `classes`, the name of each class,
+        where they are known.
     """
     channels, height, width = model.input.shape
     shape = [1, channels, height, width] if layout == "NCHW" else [1, height, width, channels]
-    image = {"resize": "bilinear", "crop": CROP, "mean": list(model.input.mean), "std": list(model.input.std)}
+    normal: dict[str, Any] = {"mean": list(model.input.mean), "std": list(model.input.std)}
     classes = {"classes": list(model.classes)} if model.classes else {}
-    entry, sink = map(asdict, ends)
+    entry, sink = ({key: one[key] for key in ("name", "dtype", "scale", "zero_point")} for one in map(asdict, ends))
+    if ends[0].raw:
+        normal = {"mean": [0.0] * channels, "std": [1.0] * channels, "folded": normal}
+    image = {"resize": "bilinear", "crop": CROP, **normal}
     return {"input": {**entry, "layout": layout, "shape": shape, **image}, "output": sink, **classes}
 
 

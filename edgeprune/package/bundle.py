@@ -110,7 +110,7 @@ def _expected(choice: Choice) -> np.ndarray:
 def _facts(choice: Choice, target: Target) -> dict[str, Any]:
     """What the worker reads on the board; see `edgeprune.worker.onboard`."""
     artifact = choice.artifact
-    kept = ("path", "sha256", "format", "precision", "role", "layout", "plan_fingerprint")
+    kept = ("path", "sha256", "format", "precision", "role", "layout", "folded", "plan_fingerprint")
     return {
         "schema": onboard.SCHEMA,
         "edgeprune_version": __version__,

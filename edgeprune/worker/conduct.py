@@ -128,9 +128,9 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
     """Measure every entry of a job.
 
     Args:
-        job: `schema`, `entries` [{id, path, runtime, threads, layout}], `inputs` (.npy, float32 [k, C, H, W]),
-            `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so long at
-            least, loading and warming up included, shared among the groups; 0: `rounds` is enough),
+        job: `schema`, `entries` [{id, path, runtime, threads, layout, folded}], `inputs` (.npy, float32
+            [k, C, H, W]), `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so
+            long at least, loading and warming up included, shared among the groups; 0: `rounds` is enough),
             `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
             `energy`: watch the board's power after the rounds; `note`, which is repeated at the start;
             `profile_calls` to profile each entry instead of timing it.
@@ -244,7 +244,9 @@ def _child(entry: Mapping[str, Any], job: Mapping[str, Any]) -> Child:
 
 
 def _loaded(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("path", "runtime", "threads", "layout")} | {"inputs": job["inputs"]}
+    return {key: entry[key] for key in ("path", "runtime", "threads", "layout", "folded") if key in entry} | {
+        "inputs": job["inputs"]
+    }
 
 
 def _check_runtimes(entries: Sequence[Mapping[str, Any]]) -> None:

@@ -23,6 +23,8 @@ import numpy as np
 
 CROP = 0.875
 """Share of the scaled image that the centre crop keeps: 224 of 256, the usual ImageNet evaluation."""
+PIXEL = 1 / 255
+"""The step of raw pixels, where their whole range is 0 to 1."""
 TFLITE = (
     ("ai_edge_litert.interpreter", "Interpreter"),
     ("tflite_runtime.interpreter", "Interpreter"),

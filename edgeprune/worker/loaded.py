@@ -22,6 +22,20 @@ class UnfitError(Exception):
         self.fix = fix
 
 
+def arranged(images: np.ndarray, layout: str, folded: Mapping[str, Any] | None) -> np.ndarray:
+    """Images as a file wants them, up to the steps in which it stores them.
+
+    Args:
+        images: normalised as the model wants them, float32 [n, C, H, W].
+        layout: of the file's input, "NCHW" or "NHWC".
+        folded: the `mean` and `std` that the file itself normalises with; then pixels from 0 to 1 are what it wants.
+    """
+    if folded:
+        mean, std = (np.asarray(folded[key], np.float32)[:, None, None] for key in ("mean", "std"))
+        images = images * std + mean
+    return images.transpose(0, 2, 3, 1) if layout == "NHWC" else images
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A file, loaded and ready.

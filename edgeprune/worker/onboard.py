@@ -64,10 +64,10 @@ class Bundle:
         """The first output for one image, float32 [1, C, H, W], computed with one thread; and the runtime's version."""
         import numpy as np
 
+        from edgeprune.worker.loaded import arranged
         from edgeprune.worker.runtimes import RUNTIMES
 
-        if self.facts["artifact"]["layout"] == "NHWC":
-            images = images.transpose(0, 2, 3, 1)
+        images = arranged(images, self.facts["artifact"]["layout"], self.facts["artifact"]["folded"])
         loaded = RUNTIMES[self.facts["runtime"]].load(str(self.model), 1)
         return np.asarray(loaded.run(loaded.prepare(images)), np.float64).ravel(), loaded.version
 
@@ -147,6 +147,7 @@ def _measured(bundle: Bundle, threads: list[int], blocks: int) -> list[dict[str,
         "path": str(bundle.model),
         "runtime": bundle.facts["runtime"],
         "layout": bundle.facts["artifact"]["layout"],
+        "folded": bundle.facts["artifact"]["folded"],
     }
     events: list[Mapping[str, Any]] = []
     job = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_FLOAT16 = 10  # TensorProto.DataType
+_UINT8, _FLOAT16 = 2, 10  # TensorProto.DataType
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Header:
         shape: of the first input, open axes as 1.
         open: the shape has open axes.
         output: name of the first output.
-        float16: the input is a float16; else it is taken for a float32.
+        float16: the input is a float16; neither this nor uint8: it is taken for a float32.
         quantised: it holds QuantizeLinear nodes.
+        uint8: the input is a uint8.
     """
 
     input: str
@@ -31,6 +32,7 @@ class Header:
     output: str
     float16: bool
     quantised: bool
+    uint8: bool = False
 
 
 def read_header(path: str) -> Header:
@@ -51,7 +53,13 @@ def read_header(path: str) -> Header:
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no ONNX file: {error}") from error
     return Header(
-        name, shape, any(1 not in axis for axis in axes), result, kind == _FLOAT16, b"QuantizeLinear" in operators
+        name,
+        shape,
+        any(1 not in axis for axis in axes),
+        result,
+        float16=kind == _FLOAT16,
+        quantised=b"QuantizeLinear" in operators,
+        uint8=kind == _UINT8,
     )
 
 

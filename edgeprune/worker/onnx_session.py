@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.worker.infer import PIXEL, stored
 from edgeprune.worker.loaded import LoadedModel, UnfitError
 
 CPU = "CPUExecutionProvider"
@@ -160,13 +161,13 @@ def calls_of(session: Any) -> tuple[Callable[[np.ndarray], Any], Callable[[Any],
         ValueError: the file's input is of a type that cannot be fed.
     """
     name, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
-    dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
     if kind not in dtypes:
-        raise ValueError(f"input {name!r} is a {kind}; float and float16 inputs are supported")
+        raise ValueError(f"input {name!r} is a {kind}; float, float16 and uint8 inputs are supported")
     output = [session.get_outputs()[0].name]
 
     def prepare(image: np.ndarray) -> Any:
-        return {name: np.ascontiguousarray(image, dtype=dtypes[kind])}
+        return {name: stored(image, dtypes[kind], PIXEL, 0)}
 
     def run(feed: Any) -> np.ndarray:
         return np.asarray(session.run(output, feed)[0])

@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeprune.worker import sensors
 from edgeprune.worker.lifetime import die_with_parent
-from edgeprune.worker.loaded import LoadedModel, UnfitError
+from edgeprune.worker.loaded import LoadedModel, UnfitError, arranged
 from edgeprune.worker.runtimes import RUNTIMES
 
 AT_LEAST_SAMPLES = 3
@@ -42,7 +42,15 @@ class ServedModel:
         self._times: _Times = lambda *_: []
         self._elsewhere = False
 
-    def load(self, path: str, runtime: str, threads: int, inputs: str, layout: str) -> dict[str, Any]:
+    def load(
+        self,
+        path: str,
+        runtime: str,
+        threads: int,
+        inputs: str,
+        layout: str,
+        folded: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Load a file and call it once.
 
         Args:
@@ -51,14 +59,13 @@ class ServedModel:
             threads: for the runtime to use.
             inputs: a .npy file, float32 [k, C, H, W]; the calls take its images in turn.
             layout: of the file's input, "NCHW" or "NHWC".
+            folded: see `edgeprune.worker.loaded.arranged`.
 
         Returns:
             load_ns, first_ns, runtime_version, placement (see `LoadedModel`); of the first output for the first image
             output_sha256 (of its bytes) and output (its first `KEPT_OUTPUTS` values).
         """
-        images = np.load(inputs)
-        if layout == "NHWC":
-            images = images.transpose(0, 2, 3, 1)
+        images = arranged(np.load(inputs), layout, folded)
         begin = time.perf_counter_ns()
         model = RUNTIMES[runtime].load(path, threads)
         load_ns = time.perf_counter_ns() - begin
@@ -100,7 +107,15 @@ class ServedModel:
         return {"samples_ns": samples, "peak_rss_bytes": peak, "sensors": seen}
 
 
-def profile(path: str, runtime: str, threads: int, inputs: str, layout: str, calls: int) -> dict[str, Any]:
+def profile(
+    path: str,
+    runtime: str,
+    threads: int,
+    inputs: str,
+    layout: str,
+    calls: int,
+    folded: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What each operator of a file takes; the arguments are those of `ServedModel.load`.
 
     Returns:
@@ -112,8 +127,7 @@ def profile(path: str, runtime: str, threads: int, inputs: str, layout: str, cal
     profiler = RUNTIMES[runtime].profile
     if profiler is None:
         raise UnfitError(f"{runtime}'s Python package offers no profile", f"Leave --profile or {runtime} out.")
-    image = np.load(inputs)[:1]
-    return profiler(path, threads, image.transpose(0, 2, 3, 1) if layout == "NHWC" else image, calls)
+    return profiler(path, threads, arranged(np.load(inputs)[:1], layout, folded), calls)
 
 
 def warm_up(call: Callable[[], int], at_least: int, limit_seconds: float, tolerance: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.worker import sensors
+from edgeprune.worker.infer import PIXEL, stored
 from edgeprune.worker.lifetime import die_with_parent
 from edgeprune.worker.loaded import LoadedModel, UnfitError
 from edgeprune.worker.onnx_header import Header, read_header
@@ -65,7 +66,8 @@ def load_trtexec(path: str, threads: int, more: Sequence[str] = _ONCE) -> Loaded
     run = _Trtexec(program, str(engine), header, scratch, tuple(more))
 
     def prepare(image: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(image, np.float16 if header.float16 else np.float32)
+        dtype = np.float16 if header.float16 else np.uint8 if header.uint8 else np.float32
+        return stored(image, dtype, PIXEL, 0)
 
     def placement() -> Mapping[str, float]:
         return {"TensorRT": 1.0}  # an engine holds all of the file's operators, or it is not built
