@@ -83,6 +83,7 @@ def compress(
     max_drop: options.MaxDrop = None,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
+    onnx_batch: options.OnnxBatch = "dynamic",
     fold_preprocessing: options.FoldPreprocessing = False,
     recover: Annotated[
         str,
@@ -161,6 +162,7 @@ def compress(
         max_drop=max_drop,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
+        onnx_batch=onnx_batch,  # type: ignore[arg-type]
         fold_preprocessing=fold_preprocessing,
         recover=recover,  # type: ignore[arg-type]
         calibration_images=calibration_images,

@@ -45,6 +45,9 @@ TfliteConverter = Annotated[
 TfliteInt8 = Annotated[
     str, typer.Option(help="static (float32 in and out), integer (int8 in and out) or dynamic (int8 weights only).")
 ]
+OnnxBatch = Annotated[
+    str, typer.Option(help="Images an ONNX file takes at once: dynamic (any number) or 1.", metavar="dynamic|1")
+]
 FoldPreprocessing = Annotated[
     bool,
     typer.Option("--fold-preprocessing", help="Files take raw pixels, uint8 NHWC, and apply mean and std themselves."),

@@ -20,6 +20,7 @@ from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
 from edgeprune.explaining import explained
 from edgeprune.export.child import end_child
+from edgeprune.export.write import check_size
 from edgeprune.exporting import Wanted, export_files, goal_of, score_files, write_script
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
@@ -115,6 +116,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     given = PruningPlan.load(request.plan) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
+    check_size(model)
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-{target.name}"
     if not request.dry_run:
         check_free(out, request.overwrite)
@@ -176,8 +178,9 @@ def conclude(
         write_lines(folder / ROWS, recovery.rows)
     fold = {"fold_preprocessing": request.fold_preprocessing}
     tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8, **fold}
+    onnx = {"batch": request.onnx_batch, **fold}
     goal = None if request.max_drop is None else goal_of(uncut, photos, request.max_drop, journal)
-    wanted = Wanted(target, formats, request.precisions, {"onnx": fold, "tflite": tflite}, goal)
+    wanted = Wanted(target, formats, request.precisions, {"onnx": onnx, "tflite": tflite}, goal)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     write_script(folder)

@@ -17,6 +17,7 @@ Recovery = Literal["reconstruct", "blocks", "distill", "bn", "none"]
 Scope = Literal["inner", "all"]
 Allocation = Literal["damage", "uniform"]
 TfliteConverter = Literal["auto", "litert", "tensorflow"]
+OnnxBatch = Literal["dynamic", "1"]
 TfliteInt8 = Literal["static", "integer", "dynamic"]
 
 DEMO = "digits"
@@ -56,6 +57,7 @@ class Request:
             None for all in int8.
         tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
         tflite_int8: see `edgeprune.export.tflite.INT8`.
+        onnx_batch: how many images an ONNX file takes at once: "dynamic" or "1".
         fold_preprocessing: whether files take raw pixels and normalise them themselves.
         recover: what to do after the cut.
         calibration_images: how many at most.
@@ -93,6 +95,7 @@ class Request:
     max_drop: float | None = None
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
+    onnx_batch: OnnxBatch = "dynamic"
     fold_preprocessing: bool = False
     recover: Recovery = "reconstruct"
     calibration_images: int = 256
@@ -127,6 +130,7 @@ class Request:
             ("--scope", self.scope, get_args(Scope)),
             ("--allocation", self.allocation, get_args(Allocation)),
             ("--tflite-converter", self.tflite_converter, get_args(TfliteConverter)),
+            ("--onnx-batch", self.onnx_batch, get_args(OnnxBatch)),
             ("--tflite-int8", self.tflite_int8, get_args(TfliteInt8)),
         ):
             if value not in known:

@@ -19,6 +19,8 @@ HOST = "host"
 """The `arch` of the board file that means "the machine edgeprune runs on"."""
 PRECISIONS = ("fp32", "fp16", "int8")
 """Number formats of model files, the most exact first."""
+LOWEST_OPSET = 13
+"""Of ONNX: the first in which weights can be int8 with a scale for each filter (QuantizeLinear, attribute axis)."""
 HOST_THREADS = 4
 """Most threads to bench on the host: what most boards have, so that the two can be set side by side."""
 
@@ -51,6 +53,7 @@ class Target:
         formats: file formats to export.
         precisions: number formats that its hardware serves, "fp32", "fp16", "int8".
         memory_bytes: main memory; None where models of the board differ, or unknown.
+        onnx_opset: the latest operator set that its runtimes read; None for any.
         container_platform: as `docker --platform` wants it ("linux/arm64/v8").
         sensors: quantities it can measure of itself ("temperature", "clock", "throttled", "power").
         warnings: sentences that a report on this board must show.
@@ -67,6 +70,7 @@ class Target:
     formats: tuple[str, ...]
     precisions: tuple[str, ...]
     memory_bytes: int | None
+    onnx_opset: int | None
     container_platform: str
     sensors: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -134,6 +138,10 @@ _COUNTS: _Kind = (
 )
 _TEXTS: _Kind = ("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
 _SOME_TEXTS: _Kind = ("a list of at least one text", lambda value: _TEXTS[1](value) and bool(value))
+_OPSET: _Kind = (
+    f"a whole number, {LOWEST_OPSET} or more",
+    lambda value: type(value) is int and value >= LOWEST_OPSET,
+)
 _TABLE: _Kind = ("a table", lambda value: isinstance(value, dict))
 
 _FIELDS: Mapping[str, _Kind] = {
@@ -147,12 +155,13 @@ _FIELDS: Mapping[str, _Kind] = {
     "formats": _SOME_TEXTS,
     "precisions": _SOME_TEXTS,
     "memory_bytes": _COUNT,
+    "onnx_opset": _OPSET,
     "container_platform": _TEXT,
     "sensors": _TEXTS,
     "warnings": _TEXTS,
     "facts": _TABLE,
 }
-_OPTIONAL = frozenset({"memory_bytes", "facts"})
+_OPTIONAL = frozenset({"memory_bytes", "onnx_opset", "facts"})
 _FROM_HOST = frozenset({"cores", "threads", "container_platform"})
 
 
@@ -175,7 +184,7 @@ def _target(document: dict[str, Any]) -> Target:
         )
     facts = {name: _fact(name, value) for name, value in values.get("facts", {}).items()}
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    fields = {"memory_bytes": None, **fields, "facts": facts}
+    fields = {"memory_bytes": None, "onnx_opset": None, **fields, "facts": facts}
     return Target(**fields)
 
 

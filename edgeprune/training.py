@@ -17,6 +17,7 @@ from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut, traced
 from edgeprune.data import ImageSet, InputSpec
 from edgeprune.errors import ModelError
+from edgeprune.export.write import check_size
 from edgeprune.files import write_json, write_lines
 from edgeprune.graph import GraphNetwork
 from edgeprune.inputs import chosen_formats, lessons, with_classes
@@ -91,6 +92,8 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     formats = chosen_formats(request, target, journal) if order.prune else ()
     chosen(order.settings.device)
     model = _model(order, journal)
+    if order.prune:
+        check_size(model)
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-trained"
     check_free(out, request.overwrite, TRAINING)
     images, scoring = lessons(request, order.test_data, model, journal)

@@ -86,6 +86,7 @@ def train(
     precisions: options.Precisions = "fp32",
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
+    onnx_batch: options.OnnxBatch = "dynamic",
     fold_preprocessing: options.FoldPreprocessing = False,
     images: Annotated[int, typer.Option(help="How many images to test with at most.")] = 10_000,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/MODEL-trained)")] = None,
@@ -119,6 +120,7 @@ def train(
         precisions=parse_precisions(precisions),
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
+        onnx_batch=onnx_batch,  # type: ignore[arg-type]
         fold_preprocessing=fold_preprocessing,
         allocation="uniform",
         recover="none",

@@ -95,6 +95,7 @@ def test_the_example_in_the_readme_is_a_valid_board(tmp_path):
     target = load_target(write(tmp_path, EXAMPLE))
     assert target.name == "my-board"
     assert target.memory_bytes == 2 << 30
+    assert target.onnx_opset == 17
     assert target.facts["clock_ghz"] == Fact(1.8, "data sheet, section 2")
 
 
@@ -112,9 +113,9 @@ def test_a_target_cannot_be_changed():
 
 
 def test_memory_and_facts_may_be_left_out(tmp_path):
-    text = EXAMPLE.replace("memory_bytes = 2147483648\n", "").partition("[facts]")[0]
+    text = EXAMPLE.replace("memory_bytes = 2147483648\nonnx_opset = 17\n", "").partition("[facts]")[0]
     target = load_target(write(tmp_path, text))
-    assert target.memory_bytes is None
+    assert (target.memory_bytes, target.onnx_opset) == (None, None)
     assert target.facts == {}
 
 
@@ -170,6 +171,7 @@ def test_broken_toml_names_the_file(tmp_path, content):
         ('title = "My board"', 'title = " "', "title: wanted a text"),
         ('name = "my-board"', 'name = "../../evil"', "name: '../../evil' becomes part of a folder's name"),
         ("memory_bytes = 2147483648", 'memory_bytes = "2 GB"', "memory_bytes: wanted"),
+        ("onnx_opset = 17", "onnx_opset = 12", "onnx_opset: wanted a whole number, 13 or more"),
         ("value = 1.8, ", "", "facts.clock_ghz: wanted a table with exactly"),
         ("value = 1.8", "value = nan", "facts.clock_ghz.value: wanted a text or a finite number"),
         ("value = 1.8", "value = true", "facts.clock_ghz.value: wanted"),

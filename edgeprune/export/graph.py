@@ -121,6 +121,13 @@ def _store(module: fx.GraphModule, name: str, value: Tensor) -> None:
     setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 
+def bare(module: fx.GraphModule) -> fx.GraphModule:
+    """The same operators and weights without what torch.export leaves on a graph, some of which pickle refuses."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    return fx.GraphModule(module, graph)
+
+
 def export_error(what: str, error: BaseException, graph: fx.Graph | None = None, said: str = "") -> ExportError:
     """What a converter's exception means for the user.
 

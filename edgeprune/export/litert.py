@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import ExportError, MissingExtraError
 from edgeprune.export.channels_last import flatten_channels_last, keep_spatial_axes
 from edgeprune.export.child import RefusedError, apart
-from edgeprune.export.graph import conversion_error, inference_graph
+from edgeprune.export.graph import bare, conversion_error, inference_graph
 from edgeprune.export.tflite_layout import laid_out
 from edgeprune.model import Model
 
@@ -28,7 +28,7 @@ def litert_file(model: Model) -> bytes:
     graph = flatten_channels_last(keep_spatial_axes(graph))
     channels, height, width = model.input.shape
     try:
-        content: bytes = apart("edgeprune.export.litert:convert", _bare(graph), (1, height, width, channels))
+        content: bytes = apart("edgeprune.export.litert:convert", bare(graph), (1, height, width, channels))
     except RefusedError as refused:
         if refused.kind in ("ImportError", "ModuleNotFoundError", "OSError"):
             fix = "pip install --force-reinstall 'edgeprune[tflite]'"
@@ -37,13 +37,6 @@ def litert_file(model: Model) -> bytes:
             "the model cannot be written as TFLite", refused.kind, refused.text, graph.graph, refused.said
         ) from refused
     return content
-
-
-def _bare(module: fx.GraphModule) -> fx.GraphModule:
-    """The same operators and weights without what torch.export leaves on a graph, some of which pickle refuses."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    return fx.GraphModule(module, graph)
 
 
 def convert(graph: fx.GraphModule, shape: tuple[int, ...]) -> bytes:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,19 @@ from edgeprune.export.graph import export_error, inference_graph
 from edgeprune.export.once import made_once
 from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
+from edgeprune.export.onnx_opset import OPSET, in_older_opset
 from edgeprune.export.onnx_pixels import from_pixels
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import Feed, described, require, tools_of, write_artifact
+from edgeprune.export.write import Feed, check_size, described, require, tools_of, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
+from edgeprune.registry import unknown
 from edgeprune.target import Target
 from edgeprune.worker.infer import PIXEL
 
-OPSET = 18
-"""ONNX operator set: the lowest that torch's exporter writes itself (`torch.onnx.export`, argument opset_version)."""
-IR_VERSION = 8
-"""File format version: the one that goes with opset 18 (onnx/docs/Versioning.md). torch writes 10; ONNX Runtime 1.16,
-the newest for old aarch64 systems, refuses that, though nothing in the file needs it."""
+BATCHES = ("dynamic", "1")
+"""How many images a file takes at once: any number, or one."""
 
 
 def export_onnx(
@@ -46,25 +46,31 @@ def export_onnx(
     calibration: Calibration | None = None,
     *,
     fold_preprocessing: bool = False,
+    batch: str = "dynamic",
 ) -> Artifact:
     """Write a model as ONNX: NCHW float32 `input`, `output` (or `output_0`, `output_1` ...), any batch size.
 
     Args:
         model: what to write; it is not changed.
         cost: of the model, for the manifest.
-        target: the board: its processor decides how int8 activations are stored.
+        target: the board: its processor decides how int8 activations are stored, its runtimes the opset.
         precision: one of `edgeprune.export.PRECISIONS`.
         out: the file, written whole or not at all. The same model and versions give the same bytes.
         calibration: images for int8.
         fold_preprocessing: the input is raw pixels, uint8 NHWC, which the file normalises itself.
+        batch: one of `BATCHES`.
 
     Raises:
         UsageError: another precision, or int8 without images.
-        ExportError: an operator has no ONNX form, or the file would exceed ONNX's 2 GB.
+        ExportError: an operator has no ONNX form, or the model is too large for one file.
         OutputError: the file cannot be written.
     """
     require("onnx", precision, calibration)
-    found = made_once(model, "onnx", _converted)
+    check_size(model)
+    if batch not in BATCHES:
+        raise unknown("--onnx-batch", batch, BATCHES)
+    opset = target.onnx_opset or OPSET
+    found = made_once(model, f"onnx {opset} {batch}", partial(_converted, opset=opset, any_batch=batch == "dynamic"))
     written, told = _in_precision(found.copied(), precision, target, calibration)
     entry, layout = Feed("input", "float32"), "NCHW"
     if fold_preprocessing:
@@ -76,7 +82,7 @@ def export_onnx(
     with quiet():
         run = optimised(content)
     details: dict[str, Any] = {
-        "opset": OPSET,
+        "opset": opset,
         "batch": "N" if found.any_batch else 1,
         "nodes_exported": found.nodes_exported,
         "nodes_simplified": len(found.simplified.graph.node),
@@ -112,13 +118,14 @@ class _Converted:
         return proto
 
 
-def _converted(model: Model) -> _Converted:
-    graph, any_batch = inference_graph(model.module, model.input.shape, any_batch=True)
-    exported = _convert(graph, model.input.shape, any_batch)
+def _converted(model: Model, opset: int = OPSET, any_batch: bool = True) -> _Converted:
+    asked = any_batch
+    graph, any_batch = inference_graph(model.module, model.input.shape, any_batch)
+    exported = _convert(graph, model.input.shape, any_batch, opset)
     nodes = len(exported.graph.node)
     _forget_origin(exported)
     simplified, warnings = _simplify(exported, model.input.shape)
-    fixed = [] if any_batch else ["the model's code fixes the batch size: the file takes one image at a time"]
+    fixed = [] if any_batch == asked else ["the model's code fixes the batch size: the file takes one image at a time"]
     return _Converted(simplified, any_batch, nodes, (*warnings, *fixed))
 
 
@@ -141,7 +148,7 @@ def named_weights(model: Model) -> tuple[tuple[str, tuple[int, ...]], ...]:
     Raises:
         ExportError: an operator has no ONNX form.
     """
-    graph = made_once(model, "onnx", _converted).simplified.graph
+    graph = made_once(model, f"onnx {OPSET} {BATCHES[0]}", _converted).simplified.graph
     stored = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     used = dict.fromkeys(name for node in graph.node for name in node.input if len(stored.get(name, ())) > 1)
     return tuple((name.removesuffix(".weight"), stored[name]) for name in used)
@@ -170,17 +177,19 @@ def _in_precision(
             raise export_error(what, error, said=said.text()) from error
 
 
-def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool) -> Any:
+def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool, opset: int = OPSET) -> Any:
     """The ModelProto that torch's exporter makes of a graph."""
     image = torch.zeros(1, *shape)
     names = _output_names(graph)
     with quiet() as said, torch.no_grad():
         try:
+            if opset < OPSET:
+                return in_older_opset(graph, shape, opset, names, any_batch)
             program = torch.onnx.export(
                 graph,
                 (image,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 external_data=False,
                 input_names=["input"],
                 output_names=names,
@@ -190,7 +199,8 @@ def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool
             assert program is not None
             return program.model_proto
         except Exception as error:  # the exporter raises many unrelated classes
-            raise export_error("the model cannot be written as ONNX", error, graph.graph, said.text()) from error
+            what = f"the model cannot be written as ONNX, opset {opset}"
+            raise export_error(what, error, graph.graph, said.text()) from error
 
 
 def _output_names(graph: fx.GraphModule) -> list[str]:
@@ -230,7 +240,11 @@ def _simplify(proto: Any, shape: tuple[int, int, int]) -> tuple[Any, list[str]]:
 
 def _describe(proto: Any, model: Model, precision: str, told: Mapping[str, Any]) -> None:
     """Put into the file what a program on the board must know to feed it."""
-    proto.ir_version = IR_VERSION
+    from onnx import helper
+
+    # The file format's version that goes with the opset (onnx/docs/Versioning.md), 8 with opset 18: torch writes 10,
+    # which ONNX Runtime 1.16, the newest for old aarch64 systems, refuses, though nothing in the file needs it.
+    proto.ir_version = helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
     proto.producer_name, proto.producer_version = "edgeprune", __version__
     facts = {
         "model": model.name,
@@ -258,6 +272,6 @@ def _checked_bytes(proto: Any) -> bytes:
         raise ExportError(
             "the model does not make a valid ONNX file",
             where=str(error)[:300],
-            fix="A file over 2 GB is not supported.",
+            fix="Please report the model.",
         ) from error
     return content

@@ -12,7 +12,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.tflite_converters import Numbers, converted
 from edgeprune.export.tflite_pixels import from_pixels
-from edgeprune.export.write import Feed, require, write_artifact
+from edgeprune.export.write import Feed, check_size, require, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.registry import unknown
@@ -62,6 +62,7 @@ def export_tflite(
         OutputError: the file cannot be written.
     """
     require("tflite", precision, calibration)
+    check_size(model)
     if int8 not in INT8:
         raise unknown("--tflite-int8", int8, INT8)
     dynamic = precision == "int8" and int8 == "dynamic"

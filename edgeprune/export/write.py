@@ -23,6 +23,9 @@ _TOOLS = {
     "tflite": ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "tensorflow"),
 }
 
+LARGEST_BYTES = 2**31 - 1
+"""Of a file: where a Protocol Buffers message and a flatbuffer end."""
+
 
 def require(name: str, precision: str, calibration: Calibration | None) -> None:
     """Refuse a precision that an exporter does not write, and int8 without images.
@@ -40,6 +43,21 @@ def require(name: str, precision: str, calibration: Calibration | None) -> None:
         raise UsageError(f"the {name} exporter cannot write precision {precision!r}", fix=fix)
     if precision == "int8" and calibration is None:
         raise UsageError("int8 needs images to calibrate with", fix="Give --data or --calibration-data.")
+
+
+def check_size(model: Model) -> None:
+    """Refuse a model whose weights do not fit into one file.
+
+    Raises:
+        ExportError: they take more than either format holds.
+    """
+    held = sum(tensor.numel() * tensor.element_size() for tensor in model.module.state_dict().values())
+    if held > LARGEST_BYTES:
+        what = (
+            f"the weights take {held / 1e9:.2f} GB; an ONNX or TFLite file holds {LARGEST_BYTES / 1e9:.2f} GB at most"
+        )
+        fix = "Take a smaller model: weights in files beside the model's own are not written."
+        raise ExportError(what, where=model.name, fix=fix)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,12 @@ def infer(file: Path, image: Path, top: int) -> list[dict[str, Any]]:
     values = normalise(pixels[None], entry["mean"], entry["std"])
     values = values if entry["layout"] == "NCHW" else values.transpose(0, 2, 3, 1)
     fed = stored(values, np.dtype(entry["dtype"]), entry["scale"], entry["zero_point"])
-    output = (_by_onnxruntime if file.suffix == ".onnx" else _by_tflite)(file, entry["name"], fed)
+    try:
+        output = (_by_onnxruntime if file.suffix == ".onnx" else _by_tflite)(file, entry["name"], fed)
+    except InferError:
+        raise
+    except Exception as error:  # runtimes raise many unrelated classes, for a file that is too new for them, too
+        raise InferError(f"{file} cannot be run: {error}") from None
     return best(meant(output, sink["scale"], sink["zero_point"]).ravel(), top, told.get("classes", ()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,29 @@ from edgeprune.worker.loaded import LoadedModel, UnfitError
 
 GPU_DEVICES = ("dri/renderD*", "nvidia[0-9]*", "nvhost-gpu", "nvgpu", "mali*", "kgsl-3d0")
 """In /dev: what a GPU's driver shows under Linux. Without any, Vulkan can only be one that computes on the CPU."""
+_TOO_NEW = re.compile(r"Didn't find op for builtin opcode ('\w+' version '\d+')")
+_UPDATE = "Update ai-edge-litert there."
 _GPU_NEEDS = "It takes a GPU with a Vulkan or OpenCL driver that knows the file's operators; or leave litert-gpu out."
 
 
 def load_litert(path: str, threads: int) -> LoadedModel:
-    """Load a TFLite file into LiteRT with its XNNPACK kernels."""
+    """Load a TFLite file into LiteRT with its XNNPACK kernels.
+
+    Raises:
+        UnfitError: the file is too new for it.
+    """
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=path, num_threads=threads)
-    interpreter.allocate_tensors()
+    version = str(ai_edge_litert.__version__)
+    try:
+        interpreter = Interpreter(model_path=path, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        newer = _TOO_NEW.search(str(error))
+        if newer is None:
+            raise
+        raise UnfitError(f"LiteRT {version} is too old for the file: it has no {newer[1]}", _UPDATE) from error
     entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
 
     def run(image: Any) -> np.ndarray:
@@ -34,7 +48,7 @@ def load_litert(path: str, threads: int) -> LoadedModel:
     def prepare(image: np.ndarray) -> np.ndarray:
         return stored(image, entry["dtype"], scale, zero_point)
 
-    return LoadedModel(str(ai_edge_litert.__version__), prepare, run, lambda: {"CPU": 1.0})
+    return LoadedModel(version, prepare, run, lambda: {"CPU": 1.0})
 
 
 def load_litert_gpu(path: str, threads: int) -> LoadedModel:  # noqa: ARG001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +19,10 @@ from edgeprune.worker.loaded import LoadedModel, UnfitError
 CPU = "CPUExecutionProvider"
 ENGINES = "~/.cache/edgeprune/engines"
 """Where engines that were built on this machine are kept: building one takes minutes on a Jetson."""
+_TOO_NEW = re.compile(r"Unsupported model IR version: \d+, max supported IR version: \d+|.urrent official .*opset \d+")
+_OLDER = (
+    "Update onnxruntime there, or let onnx_opset in the board's file be an opset that it reads, and run compress again."
+)
 _NEEDS = {
     "XnnpackExecutionProvider": "a build of onnxruntime with --use_xnnpack (the wheels on PyPI for Linux have none)",
     "CUDAExecutionProvider": "onnxruntime-gpu, on a Jetson the wheel NVIDIA makes for its JetPack",
@@ -67,7 +72,7 @@ def open_session(path: str, threads: int, provider: str, profile: Path | None = 
         profile: how the name of the profile begins; None for no profile.
 
     Raises:
-        UnfitError: the provider is not in this build, or its session does not hold it.
+        UnfitError: the provider is not in this build, its session does not hold it, or the file is too new for it.
     """
     # From 1.29 on it tells its makers of every import, and its uploader's thread would be timed too.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -80,7 +85,13 @@ def open_session(path: str, threads: int, provider: str, profile: Path | None = 
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    session = onnxruntime.InferenceSession(path, options, providers=_providers(provider, threads))
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=_providers(provider, threads))
+    except Exception as error:  # classes of its own, which differ by version
+        limit = _TOO_NEW.search(str(error))
+        if limit is None:
+            raise
+        raise UnfitError(f"onnxruntime {version} is too old for the file: {limit[0]}", _OLDER) from error
     session.disable_fallback()
     if provider not in session.get_providers():
         raise UnfitError(
