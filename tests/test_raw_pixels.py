@@ -15,6 +15,7 @@ from export_nets import COST, SHAPE, Tiny, model_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from onnx import numpy_helper
 from program_runs import fault, run_forked, run_here, tiny_project
 
 from edgeprune.artifact import Artifact
@@ -22,6 +23,7 @@ from edgeprune.bench.reference import host_outputs
 from edgeprune.data import InputSpec
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.child import end_child
+from edgeprune.export.divergence import divergence_of
 from edgeprune.export.execute import classes_of, outputs_of
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.parity import check
@@ -100,6 +102,24 @@ def test_parity_compares_the_very_same_pixels(tmp_path, suffix, precision, setti
     assert checked.parity.max_rel < {"fp32": 1e-6, "fp16": 1e-3, "int8": 5e-2}[precision]
     (found,) = classes_of(checked, tmp_path, [IMAGES])
     assert (found == outputs_of(checked, tmp_path, IMAGES)[0].argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(("suffix", "precision", "settings"), KINDS)
+def test_its_layers_are_looked_at_with_pixels_too(tmp_path, suffix, precision, settings):
+    artifact = written(tmp_path, suffix, precision, settings, fold=True)
+    found = divergence_of(artifact, tmp_path, MODEL, IMAGES[:4], outputs_of(artifact, tmp_path, IMAGES[:4]))
+    assert not found.found
+    assert found.compared == 4
+
+
+def test_a_wrong_layer_behind_folded_preprocessing_is_named(tmp_path):
+    artifact = written(tmp_path, "onnx", "fp32", {}, fold=True)
+    proto = onnx.load(tmp_path / artifact.path)
+    (weight,) = (one for one in proto.graph.initializer if one.name == "down.weight")
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    onnx.save(proto, tmp_path / artifact.path)
+    found = divergence_of(artifact, tmp_path, MODEL, IMAGES[:4], outputs_of(artifact, tmp_path, IMAGES[:4]))
+    assert (found.found, found.layer) == (True, "down")
 
 
 @pytest.mark.parametrize(("suffix", "precision", "settings"), [KINDS[0], KINDS[2], *KINDS[3:]])

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from edgeprune.artifact import Artifact
-from edgeprune.export.execute import Array
+from edgeprune.export.execute import Array, fed
 from edgeprune.export.graph import inference_graph
 from edgeprune.export.layers import FileLayer
 from edgeprune.export.onnx_layers import onnx_layers
@@ -95,7 +95,7 @@ def divergence_of(artifact: Artifact, run: Path, model: Model, images: Array, go
     """
     with quiet(), torch.no_grad():
         graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
-        layers, inside = layers_in(graph), _READERS[artifact.format](run / artifact.path, images)
+        layers, inside = layers_in(graph), _READERS[artifact.format](run / artifact.path, fed(artifact, images))
         pairs = {layer.node.name: (layer, found) for layer, found in paired(layers, inside)}
         errors: dict[str, float] = {}
         for at in range(len(images)):

@@ -38,7 +38,7 @@ def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
         MissingExtraError: the format's runtime is not installed.
     """
     with _running(artifact):
-        compute, images = opened(artifact.format, (run / artifact.path).read_bytes()), _fed(artifact, images)
+        compute, images = opened(artifact.format, (run / artifact.path).read_bytes()), fed(artifact, images)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -52,7 +52,7 @@ def witness_of(artifact: Artifact, run: Path, images: Array) -> list[Array] | No
     if artifact.format != "tflite":
         return None
     with _running(artifact):
-        compute, images = _litert((run / artifact.path).read_bytes(), reference=True), _fed(artifact, images)
+        compute, images = _litert((run / artifact.path).read_bytes(), reference=True), fed(artifact, images)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -69,12 +69,12 @@ def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Itera
         compute = opened(artifact.format, (run / artifact.path).read_bytes())
     for batch in batches:
         with _running(artifact):
-            batch = _fed(artifact, batch)
+            batch = fed(artifact, batch)
             rows = [compute(np.ascontiguousarray(batch[place : place + 1]))[0] for place in range(len(batch))]
         yield np.concatenate(rows).argmax(axis=1)
 
 
-def _fed(artifact: Artifact, images: Array) -> Array:
+def fed(artifact: Artifact, images: Array) -> Array:
     """Normalised images as the runs here want them of a file: pixels from 0 to 1 where it normalises itself."""
     return arranged(images, "NCHW", artifact.folded)
 
@@ -121,12 +121,16 @@ def _onnxruntime(content: bytes) -> Run:
     entry = session.get_inputs()[0]
 
     def compute(image: Array) -> list[Array]:
-        raw = entry.type == "tensor(uint8)"
-        fed = infer.stored(image.transpose(0, 2, 3, 1), np.uint8, infer.PIXEL, 0) if raw else image
-        outputs: list[Array] = session.run(None, {entry.name: fed})
+        outputs: list[Array] = session.run(None, {entry.name: onnx_input(image, entry.type)})
         return outputs
 
     return compute
+
+
+def onnx_input(images: Array, kind: str) -> npt.NDArray[Any]:
+    """Images in the type that an ONNX file takes: those that take bytes take them channels last."""
+    raw = kind == "tensor(uint8)"
+    return infer.stored(images.transpose(0, 2, 3, 1), np.uint8, infer.PIXEL, 0) if raw else images
 
 
 def _litert(content: bytes, *, reference: bool = False) -> Run:

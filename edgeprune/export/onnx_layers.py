@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.export.execute import Array
+from edgeprune.export.execute import Array, onnx_input
 from edgeprune.export.layers import FileLayer, Steps, span
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -29,7 +29,7 @@ def onnx_layers(path: Path, images: Array) -> list[FileLayer]:
 
     Args:
         path: the file.
-        images: as the model wants them, float32 [n, channels, height, width].
+        images: see `edgeprune.export.execute.fed`, float32 [n, channels, height, width].
     """
     import onnx
     import onnxruntime
@@ -42,8 +42,8 @@ def onnx_layers(path: Path, images: Array) -> list[FileLayer]:
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=one.shown) for one in seen if one.shown not in given)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    name, wanted = session.get_inputs()[0].name, [one.shown for one in seen]
-    rows = [session.run(wanted, {name: images[at : at + 1]}) for at in range(len(images))]
+    entry, wanted = session.get_inputs()[0], [one.shown for one in seen]
+    rows = [session.run(wanted, {entry.name: onnx_input(image[None], entry.type)}) for image in images]
     return [_layer(one, np.concatenate([row[place] for row in rows]), stored, makers) for place, one in enumerate(seen)]
 
 

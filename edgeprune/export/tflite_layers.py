@@ -40,7 +40,7 @@ def tflite_layers(path: Path, images: Array) -> list[FileLayer]:
 
     Args:
         path: the file.
-        images: as the model wants them, float32 [n, channels, height, width].
+        images: see `edgeprune.export.execute.fed`, float32 [n, channels, height, width].
 
     Raises:
         MissingExtraError: the runtime is not installed.
