@@ -92,5 +92,5 @@ def test_a_table_of_another_board_is_refused_before_anything_is_scored(
 @over_ssh
 def test_a_device_says_what_it_is(server: SshServer) -> None:
     facts = facts_of(server.device)
-    assert facts["machine"] == facts_of("local")["machine"]
+    assert facts["kernel"] == facts_of("local")["kernel"]
     look_at(server.device, None, False, Journal(Nobody()))
