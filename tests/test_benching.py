@@ -482,9 +482,11 @@ def test_two_real_files_are_timed_here(tmp_path):
         an_artifact(tmp_path, name, channels=channels)
     files = (tmp_path / "a.onnx", tmp_path / "b.onnx")
     done = bench(Order(files, threads=(1,), rounds=6))
-    (found,) = done.comparisons
-    assert found.verdict == "faster"
-    assert done.measurements[0].artifact == sha256_of(files[0])
+    # How many of so few blocks are clean enough to compare is up to what else this machine does.
+    assert all(found.verdict == "faster" for found in done.comparisons)
+    assert [one.artifact for one in done.measurements] == [sha256_of(file) for file in files]
+    slow, fast = (min(block.median_ns for block in one.blocks) for one in done.measurements)
+    assert fast < slow
     assert len(done.doubts) == 2
     assert done.doubts[0] == doubts(done.measurements[0])
 
