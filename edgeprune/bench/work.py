@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.tflite_graph import operators_of
+
 Shape = tuple[int, ...]
 
 
@@ -94,7 +96,6 @@ def _onnx_size(kind: int) -> int:
 def _tflite_layers(path: Path) -> Iterator[LayerWork]:
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     sizes = {schema.TensorType.FLOAT32: 4, schema.TensorType.FLOAT16: 2, schema.TensorType.INT32: 4}
     model = schema.Model.GetRootAs(path.read_bytes())
     graph = model.Subgraphs(0)
@@ -103,10 +104,7 @@ def _tflite_layers(path: Path) -> Iterator[LayerWork]:
         found: Any = graph.Tensors(place)
         return tuple(int(found.Shape(axis)) for axis in range(found.ShapeLength())), sizes.get(found.Type(), 1)
 
-    for place in range(graph.OperatorsLength()):
-        operator = graph.Operators(place)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        kind = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    for place, (kind, operator) in enumerate(operators_of(model, graph)):
         if kind not in _TFLITE_MACS:
             continue
         # A transposed convolution names its output's shape first, then weights and input.

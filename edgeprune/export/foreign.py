@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeprune.export.execute import Array
+from edgeprune.tflite_graph import operators_of
 
 _PASSING = ("QuantizeLinear", "DequantizeLinear", "Cast", "Reshape", "Flatten", "Squeeze", "Identity")
 _PASSING_TFLITE = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE")
@@ -77,22 +76,11 @@ def _tflite_kind(path: Path) -> tuple[str, bool]:
     stored = {one.Type() for one in tensors if model.Buffers(one.Buffer()).DataLength() and one.ShapeLength() > 1}
     bytes_ = {schema.TensorType.INT8, schema.TensorType.UINT8}
     precision = "int8" if stored & bytes_ else "fp16" if schema.TensorType.FLOAT16 in stored else "fp32"
-    makers = {written: pair for pair in _operators(model) for written in pair[1].OutputsAsNumpy()}
+    makers = {written: pair for pair in operators_of(model, graph) for written in pair[1].OutputsAsNumpy()}
     place = graph.Outputs(0)
     while place in makers and makers[place][0] in _PASSING_TFLITE:
         place = makers[place][1].Inputs(0)
     return precision, place in makers and makers[place][0] == "SOFTMAX"
-
-
-def _operators(model: Any) -> Iterator[tuple[str, Any]]:
-    """Name and operator, for each of a TFLite model's first graph."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    graph = model.Subgraphs(0)
-    for operator in map(graph.Operators, range(graph.OperatorsLength())):
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        yield names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], operator
 
 
 def _softmax(values: Array) -> Array:

@@ -17,6 +17,7 @@ from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.registry import unknown
 from edgeprune.target import Target
+from edgeprune.tflite_graph import operators_of
 
 INT8 = ("static", "integer", "dynamic")
 """What int8 files are: all of the network in int8 with float32 in and out; the same with int8 in and out; int8 weights
@@ -127,14 +128,8 @@ def _operators(content: bytes) -> Iterator[tuple[str, int]]:
     """Name (upper case if built in) and number of axes of the first input, for each operator of a file."""
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     model = schema.Model.GetRootAs(content)
-    codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
     for subgraph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(subgraph.Operators, range(subgraph.OperatorsLength())):
-            code = codes[operator.OpcodeIndex()]
-            # Old files hold the code in one byte only, where 127 means: see the other field.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            name = names[number] if number != schema.BuiltinOperator.CUSTOM else code.CustomCode().decode()
+        for name, operator in operators_of(model, subgraph):
             axes = subgraph.Tensors(operator.Inputs(0)).ShapeLength() if operator.InputsLength() else 0
             yield name, axes

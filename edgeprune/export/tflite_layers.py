@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune.errors import MissingExtraError
 from edgeprune.export.execute import Array, meant, stored
 from edgeprune.export.layers import FileLayer, Steps, span
+from edgeprune.tflite_graph import operators_of
 
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
@@ -68,12 +69,8 @@ def tflite_layers(path: Path, images: Array) -> list[FileLayer]:
 def _placed(content: bytes) -> Iterator[_Placed]:
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     model = schema.Model.GetRootAs(content)
-    graph = model.Subgraphs(0)
-    for operator in map(graph.Operators, range(graph.OperatorsLength())):
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        kind = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    for kind, operator in operators_of(model, model.Subgraphs(0)):
         if kind not in _OPTIONS:
             continue
         options, table = getattr(schema, _OPTIONS[kind])(), operator.BuiltinOptions()

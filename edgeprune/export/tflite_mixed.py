@@ -9,6 +9,7 @@ from typing import Any
 from edgeprune.export.execute import Run, opened
 from edgeprune.export.goal import Goal
 from edgeprune.export.mixed import Making, Operator, layers_of, mixed
+from edgeprune.tflite_graph import operators_of
 
 Weights = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of weights, in the order they are computed with."""
@@ -47,16 +48,14 @@ def _run(content: bytes) -> Run:
 def _operators(content: bytes, weights: Weights) -> Iterator[Operator]:
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     model, left = schema.Model.GetRootAs(content), list(weights)
     graph = model.Subgraphs(0)
-    for operator in map(graph.Operators, range(graph.OperatorsLength())):
-        code = model.OperatorCodes(operator.OpcodeIndex())
+    for kind, operator in operators_of(model, graph):
         given = [operator.Inputs(at) for at in range(operator.InputsLength())]
         inputs = [graph.Tensors(place) for place in given if place >= 0]  # -1: left out
         outputs = [graph.Tensors(operator.Outputs(at)).Name().decode() for at in range(operator.OutputsLength())]
         layer = ""
-        if names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] in _LAYERS:
+        if kind in _LAYERS:
             layer = _name_of(inputs[1], left) or outputs[0]
         # A file in int8 is told of an operator by all its outputs' names, with semicolons between.
         yield Operator(";".join(outputs), tuple(one.Name().decode() for one in inputs), tuple(outputs), layer)
