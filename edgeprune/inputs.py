@@ -85,11 +85,21 @@ def _formats(request: Request, target: Target, journal: Journal) -> tuple[str, .
     return tuple(name for name in target.formats if not known.get(name, "unknown"))
 
 
+def asked_model(request: Request, *, from_scratch: bool = False) -> Model:
+    """The model that a request names; see `edgeprune.model.load_model`."""
+    return load_model(
+        request.model,
+        weights=request.weights,
+        input_shape=request.input_shape,
+        mean=request.mean,
+        std=request.std,
+        from_scratch=from_scratch,
+    )
+
+
 def named_model(request: Request, journal: Journal) -> Model:
     """The model, with a warning where no file of weights was read."""
-    model = load_model(
-        request.model, weights=request.weights, input_shape=request.input_shape, mean=request.mean, std=request.std
-    )
+    model = asked_model(request)
     if not model.weights:
         journal.warn(
             "the weights are as the model's own code leaves them, random unless it loads some: then neither similarity "
@@ -98,15 +108,24 @@ def named_model(request: Request, journal: Journal) -> Model:
     return model
 
 
-def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
-    """Images to calibrate and to score with, decoded, and where an accuracy is asked for those to choose by."""
+def named_data(request: Request, purpose: str) -> str:
+    """Where the images are that a request names, or that come with its model.
+
+    Raises:
+        UsageError: neither is so; says for what they are needed.
+    """
     card = known_models().get(request.model)
     data = request.data or (card.data if card else None)
     if not data:
-        raise UsageError(
-            "images are needed: to compare feature maps, to refit layers, to verify the files and to time them",
-            fix="Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function.",
-        )
+        fix = "Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function."
+        raise UsageError(f"images are needed{purpose}", fix=fix)
+    return data
+
+
+def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
+    """Images to calibrate and to score with, decoded, and where an accuracy is asked for those to choose by."""
+    card = known_models().get(request.model)
+    data = named_data(request, ": to compare feature maps, to refit layers, to verify the files and to time them")
     calibration = request.calibration_data or (card.calibration_data if card and not request.data else None)
     with journal.stage("images") as tick:
         if not calibration or calibration == data:

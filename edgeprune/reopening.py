@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeprune.errors import EdgepruneError, UsageError
-from edgeprune.model import Model, load_model, load_saved
+from edgeprune.inputs import asked_model
+from edgeprune.model import Model, load_saved
 from edgeprune.report.document import Report
 from edgeprune.request import Request
 
@@ -58,13 +59,7 @@ def uncut_again(request: Request, run: Path) -> Model:
     try:
         if request.weights is None and (run / f"{TRAINED}.json").is_file():  # it was trained there from random weights
             return load_saved(run, TRAINED)
-        return load_model(
-            request.model,
-            weights=request.weights,
-            input_shape=request.input_shape,
-            mean=request.mean,
-            std=request.std,
-        )
+        return asked_model(request)
     except EdgepruneError as error:
         fix = "Give its weights with --weights, and run from the folder in which its Python file is found."
         what = f"the uncut model of the run cannot be loaded again: {error.what}"

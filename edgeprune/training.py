@@ -20,10 +20,10 @@ from edgeprune.errors import ModelError
 from edgeprune.export.write import check_size
 from edgeprune.files import write_json, write_lines
 from edgeprune.graph import GraphNetwork
-from edgeprune.inputs import chosen_formats, lessons, with_classes
+from edgeprune.inputs import asked_model, chosen_formats, lessons, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.lesson import Lesson, fingerprint_of, settings_of
-from edgeprune.model import Model, load_model, save_model
+from edgeprune.model import Model, save_model
 from edgeprune.pipeline import ROWS, UNSAFE, Result, conclude
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
@@ -121,14 +121,7 @@ def _model(order: TrainOrder, journal: Journal) -> Model:
     request = order.request
     with journal.stage("load"), torch.random.fork_rng(devices=()):
         torch.manual_seed(request.seed)
-        return load_model(
-            request.model,
-            weights=request.weights,
-            input_shape=request.input_shape,
-            mean=request.mean,
-            std=request.std,
-            from_scratch=order.from_scratch,
-        )
+        return asked_model(request, from_scratch=order.from_scratch)
 
 
 def _trainable(model: Model, journal: Journal) -> Traced:

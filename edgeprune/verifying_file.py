@@ -16,10 +16,10 @@ from edgeprune.export.foreign import Reading, kind_of
 from edgeprune.export.parity import judge
 from edgeprune.export.tflite import ends_of
 from edgeprune.exporting import PARITY_IMAGES
-from edgeprune.inputs import named_model
+from edgeprune.inputs import named_data, named_model
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
-from edgeprune.model import Model, known_models
+from edgeprune.model import Model
 from edgeprune.program import capture
 from edgeprune.report.precisions import FileAccuracy
 from edgeprune.request import Request
@@ -94,13 +94,7 @@ def _artifact(file: Path, model: Model) -> Artifact:
 
 
 def _images(request: Request, model: Model, journal: Journal) -> ImageSet:
-    card = known_models().get(request.model)
-    data = request.data or (card.data if card else None)
-    if not data:
-        raise UsageError(
-            "images are needed to compare the file with the model",
-            fix="Give --data PATH: a folder of images, a tar, an .npz file, or path/file.py:function.",
-        )
+    data = named_data(request, " to compare the file with the model")
     with journal.stage("images") as tick:
         return load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
 
