@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeprune.artifact import Artifact
 from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.profiling import profile as profile_files
 from edgeprune.bench.session import device_facts, measure
@@ -74,6 +75,7 @@ class Board:
     ) -> None:
         self._device, self._table, self._shapes = device, table, shapes
         self._files, self._mixed, self._journal = files, mixed, journal
+        self._artifacts: tuple[Artifact, ...] = ()
         self._last: tuple[Measurement, ...] = ()
         self.times = Times.of(table, shapes)
         if unseen := self.times.unseen:
@@ -112,13 +114,12 @@ class Board:
             self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
             return None
         accept(conditions.differ(conditions_of(measured[0])), self._mixed, "the table", self._journal)
-        self._last = measured
+        self._artifacts, self._last = artifacts, measured
         return Tried(found, median_ms(measured[0]))
 
     def learn(self, plan: PruningPlan) -> None:
         """Ask the runtime what each layer took in the plan that was timed last, and add it to what is foretold from."""
-        conditions, widths = self._table.conditions, widths_of(plan)
-        artifacts = self._files.of([widths])
+        conditions, artifacts = self._table.conditions, self._artifacts
         images = made_up_images(artifacts[0].input_shape)
         with self._journal.stage("profile") as tick, open_device(self._device) as transport:
             profiles, refused = profile_files(
@@ -131,7 +132,7 @@ class Board:
                 tick=tick,
             )
         if not refused:
-            found = timed_variants([widths], self._last, profiles, self._shapes)
+            found = timed_variants([widths_of(plan)], self._last, profiles, self._shapes)
             self._table = self._table.with_variants(self._shapes.fingerprint, "", found)
             self.times = Times.of(self._table, self._shapes)
 
