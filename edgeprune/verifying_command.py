@@ -64,9 +64,9 @@ def verify(
             found = look(VerifyOrder(run=what, weights=weights, data=data, images=images), Talk())
     print_verification(found.to_json(), as_json)
     if found.failed:
-        first, many = found.failed[0], len(found.failed)
+        first, which = found.failed[0], f"{len(found.failed)} of {len(found.files)} files"
         raise ParityError(
-            f"{many} of {len(found.files)} files {'is' if many == 1 else 'are'} not what the models compute",
+            f"{'the file' if len(found.files) == 1 else which} failed verification",
             where="\n".join((f"{first.artifact.path}: {first.faults[0]}", *first.faults[1:])),
             fix="Do not hand these on. If the files are as they were written: are these their own --weights? "
             "Else export them again.",

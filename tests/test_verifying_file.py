@@ -88,6 +88,7 @@ def test_another_network_ends_with_5_and_the_document_says_so(project):
     assert (document["passed"], one["passed"]) == (False, False)
     assert one["divergence"]["layer"] == "second"
     assert "first tensor that diverges: " in ran.err
+    assert "error: the file failed verification" in " ".join(ran.err.split())
 
 
 def test_what_does_not_go_together_is_a_usage_error(project):
