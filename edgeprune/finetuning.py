@@ -22,7 +22,7 @@ from edgeprune.recovery import Recovery, taught
 from edgeprune.reopening import asked_again, uncut_again
 from edgeprune.report.document import Report
 from edgeprune.report.scores import BLOCKS, CUT, NORMS, RECONSTRUCTION, RECOVERY
-from edgeprune.request import Request
+from edgeprune.request import OnnxBatch, Request, TfliteConverter, TfliteInt8
 from edgeprune.resize import all_tensors
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import load_target
@@ -46,6 +46,10 @@ class FinetuneOrder:
         target: a board's name or the path of a board file.
         formats: file formats to write; None for all that can be written here.
         precisions: to write each of them in.
+        tflite_converter: see `edgeprune.request.Request`; and so the next three.
+        tflite_int8: what int8 is in TFLite files.
+        onnx_batch: how many images an ONNX file takes at once.
+        fold_preprocessing: whether files take raw pixels.
         out: the new run folder; None for `<run>-finetuned`.
         seed: of everything random.
         overwrite: replace a run folder that exists.
@@ -61,6 +65,10 @@ class FinetuneOrder:
     target: str | None = None
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
+    tflite_converter: TfliteConverter = "auto"
+    tflite_int8: TfliteInt8 = "static"
+    onnx_batch: OnnxBatch = "dynamic"
+    fold_preprocessing: bool = False
     out: Path | None = None
     seed: int | None = None
     overwrite: bool = False
@@ -123,6 +131,10 @@ def _request(asked: FinetuneOrder, before: Report) -> Request:
         target=asked.target or again.target,
         formats=asked.formats,
         precisions=asked.precisions,
+        tflite_converter=asked.tflite_converter,
+        tflite_int8=asked.tflite_int8,
+        onnx_batch=asked.onnx_batch,
+        fold_preprocessing=asked.fold_preprocessing,
         recover="distill",
         seed=again.seed if asked.seed is None else asked.seed,
         overwrite=asked.overwrite,

@@ -39,6 +39,10 @@ def finetune(
     target: Annotated[str | None, typer.Option(help="A board, or a TOML file. (default: that of the run)")] = None,
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    tflite_converter: options.TfliteConverter = "auto",
+    tflite_int8: options.TfliteInt8 = "static",
+    onnx_batch: options.OnnxBatch = "dynamic",
+    fold_preprocessing: options.FoldPreprocessing = False,
     out: Annotated[Path | None, typer.Option(help="The new run folder. (default: RUN-finetuned)")] = None,
     bench: options.Bench = True,
     seed: Annotated[int | None, typer.Option(help="Of everything random. (default: that of the run)")] = None,
@@ -83,6 +87,10 @@ def finetune(
                 target=target,
                 formats=parse_formats(formats),
                 precisions=parse_precisions(precisions),
+                tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
+                tflite_int8=tflite_int8,  # type: ignore[arg-type]
+                onnx_batch=onnx_batch,  # type: ignore[arg-type]
+                fold_preprocessing=fold_preprocessing,
                 out=out,
                 seed=seed,
                 overwrite=overwrite,

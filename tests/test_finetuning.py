@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here, run_python, tiny_project
@@ -117,3 +118,19 @@ def test_several_processes_make_one_run(place):
 
 def test_options_that_cannot_be_are_refused(place):
     fault(run_here(*arguments("--lr", "-1")), 2, "--lr")
+
+
+def test_files_are_of_the_kind_that_is_asked_for_as_those_of_compress(place):
+    options = ("--onnx-batch", "1", "--fold-preprocessing", "--out", "runs/pixels")
+    artifacts = Report.from_json(json.loads(finetuned(*options, "--json").out)).artifacts
+    assert len(artifacts) == 2
+    for one in artifacts:
+        assert one.details["input"]["dtype"] == "uint8"
+        entry = onnx.load(f"runs/pixels/{one.path}").graph.input[0].type.tensor_type.shape
+        assert [axis.dim_value for axis in entry.dim] == [1, 8, 8, 1]
+        assert one.folded is not None
+
+
+@pytest.mark.parametrize("option", ["--onnx-batch", "--tflite-converter", "--tflite-int8"])
+def test_a_kind_of_file_that_is_not_known_is_refused(place, option):
+    fault(run_here(*arguments(option, "2")), 2, option)
