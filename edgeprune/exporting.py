@@ -27,7 +27,7 @@ from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.progress import Tick
 from edgeprune.report.precisions import FileAccuracy
-from edgeprune.report.scores import change_between
+from edgeprune.report.scores import Change, change_between
 from edgeprune.target import Target
 
 PARITY_IMAGES = 64
@@ -142,10 +142,20 @@ def score_files(
     with journal.stage("accuracy of files") as tick:
         chosen = [_classes(one, folder, spec, images, tick, (at, len(artifacts))) for at, one in enumerate(artifacts)]
     references = {(one.role, one.format): at for at, one in enumerate(artifacts) if one.precision == "fp32"}
-    pairs = [(at, references[one.role, one.format]) for at, one in enumerate(artifacts)]
-    return tuple(
-        _scored(artifacts[at], artifacts[reference], chosen[at], chosen[reference], images) for at, reference in pairs
-    )
+    found = []
+    for at, one in enumerate(artifacts):
+        reference, uncut = references[one.role, one.format], references.get(("baseline", one.format))
+        scored = _scored(one, artifacts[reference], chosen[at], chosen[reference], images)
+        if one.role == "pruned" and uncut is not None:
+            scored = replace(scored, against_uncut=_moved(chosen[at], chosen[uncut], images))
+        found.append(scored)
+    return tuple(found)
+
+
+def _moved(classes: NDArray[np.int64], before: NDArray[np.int64], images: ImageSet) -> Change:
+    """How a file's classes [images] did against others'; without labels, how many more of them are other ones."""
+    right = before if images.labels is None else images.labels
+    return change_between(before == right, classes == right)
 
 
 def _classes(

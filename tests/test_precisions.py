@@ -218,6 +218,25 @@ def test_each_file_is_scored_beside_its_fp32_file(written):
     assert low <= scored[2].change.difference <= high
 
 
+@pytest.mark.parametrize("labels", [True, False])
+def test_what_cut_and_precision_cost_together_is_counted_beside_the_uncut_file(tmp_path, labels):
+    worse, scoring = model_of(Tiny, plans=("plan",)), photos_of(labels).scoring
+    worse.module.head.weight.data.neg_()
+    models = [(model_of(Tiny), COST), (worse, COST)]
+    artifacts = export_files(models, Wanted(TARGET, ("onnx",), ("fp32",)), tmp_path, photos_of(), Journal(Nobody()))
+    scored = score_files(artifacts, tmp_path, worse.input, scoring, Journal(Nobody()), alone=True)
+    uncut, cut = (
+        outputs_of(model, worse.input.normalise(scoring.images)).argmax(1) for model in (model_of(Tiny), worse)
+    )
+    right = uncut if scoring.labels is None else scoring.labels
+    moved = (cut == right).mean() - (uncut == right).mean()
+    assert scored[0].against_uncut is None
+    assert scored[1].against_uncut.difference == pytest.approx(moved)
+    assert moved != 0
+    low, high = scored[1].against_uncut.ci95
+    assert low <= moved <= high
+
+
 def test_without_labels_agreement_with_the_fp32_file_is_counted(written):
     artifacts, folder = written
     scored = score_files(artifacts, folder, model_of(Tiny).input, photos_of(labels=False).scoring, Journal(Nobody()))

@@ -28,6 +28,8 @@ class FileAccuracy:
         images: how many were scored.
         share: 0 to 1.
         change: of `share` against the reference; None for that itself, and for agreement.
+        against_uncut: what cut and precision cost together: the change of top-1 against the uncut model's fp32 file of
+            this format; without labels, agreement with that file less 1. None for the uncut model's own files.
     """
 
     artifact: str
@@ -37,6 +39,7 @@ class FileAccuracy:
     images: int
     share: float
     change: Change | None = None
+    against_uncut: Change | None = None
 
     @property
     def ci95(self) -> tuple[float, float]:
