@@ -21,6 +21,7 @@ from edgeprune.options import AsJson, Model, Scope, Weights
 from edgeprune.packaging_command import package
 from edgeprune.profiling_command import profile
 from edgeprune.request import Request, parse_more_shapes, parse_shape
+from edgeprune.sweeping_command import PARSING, sweep
 from edgeprune.terminal import Talk, print_description, print_json
 from edgeprune.timing_commands import bench, compare, doctor
 from edgeprune.training_command import train
@@ -169,6 +170,7 @@ def inspect(
 
 
 app.command()(compress)
+app.command(context_settings=PARSING, options_metavar="[MODEL] [OPTIONS] [OPTIONS OF compress]")(sweep)
 app.command()(train)
 app.command()(profile)
 app.command()(finetune)

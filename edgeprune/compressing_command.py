@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -40,7 +41,7 @@ _SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
 """What is not put into the name of a file."""
 
 
-def compress(
+def requested(
     model: options.Model = DEMO,
     target: options.Target = "rpi4",
     weights: options.Weights = None,
@@ -121,7 +122,7 @@ def compress(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
     overwrite: options.Overwrite = False,
-) -> None:
+) -> tuple[Request, DistilOrder, bool]:
     """Prune, recover, export, verify, bench here, report.
 
     With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
@@ -180,7 +181,13 @@ def compress(
     )
     request = _with_table(request)
     request.check()
-    _run(request, _order(recover, lessons), as_json)
+    return request, _order(recover, lessons), as_json
+
+
+@wraps(requested, assigned=("__doc__", "__annotations__"))
+def compress(**given: Any) -> None:
+    """Do it. What is asked is read apart, for `edgeprune sweep` asks for the same."""
+    _run(*requested(**given))
 
 
 def _run(request: Request, order: DistilOrder, as_json: bool) -> None:

@@ -38,7 +38,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # What is light stays light
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("compress", "--help"), ("inspect", "--help"), ()])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("compress", "--help"), ("sweep", "--help"), ("inspect", "--help"), ()]
+)
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     start = (
         "import sys\n"

@@ -42,14 +42,14 @@ def speed(report: Report) -> str:
 
 def telling(report: Report) -> tuple[SpeedUp, ...]:
     """The comparisons that answer the question: those made on the target itself if there are any, in fp32."""
-    groups = _by_precision(report)
+    groups = by_precision(report)
     return groups.get("fp32") or tuple(one for group in groups.values() for one in group)
 
 
 def advice(report: Report) -> str:
     """Which cut files not to use for their speed, why, and what would help: those that are not surely faster."""
-    settings = Counter(one.candidate for its in _by_precision(report).values() for one in its)
-    slow = [one for its in _by_precision(report).values() for one in its if one.verdict != "faster"]
+    settings = Counter(one.candidate for its in by_precision(report).values() for one in its)
+    slow = [one for its in by_precision(report).values() for one in its if one.verdict != "faster"]
     if not slow or report.cost.pruned.macs == report.cost.baseline.macs:  # trained only: nothing was to become faster
         return ""
     named = {path: [one for one in slow if one.candidate == path] for path in dict.fromkeys(o.candidate for o in slow)}
@@ -74,7 +74,7 @@ def _why(slow: Sequence[SpeedUp], report: Report) -> str:
     return f" {told[0].candidate}: {worst.said}. {worst.remedy}"
 
 
-def _by_precision(report: Report) -> dict[str, tuple[SpeedUp, ...]]:
+def by_precision(report: Report) -> dict[str, tuple[SpeedUp, ...]]:
     """The comparisons made on the target itself if there are any, else all, by the cut file's precision."""
     targets = {device.name for device in report.devices if device.is_target}
     found = tuple(one for one in report.comparisons if one.device in targets) or report.comparisons
@@ -88,7 +88,7 @@ def _by_precision(report: Report) -> dict[str, tuple[SpeedUp, ...]]:
 
 def _in_fewer_bits(report: Report) -> list[str]:
     """How fast the cut model is in each other precision, beside the uncut fp32 file."""
-    groups = _by_precision(report)
+    groups = by_precision(report)
     return [
         f"In {precision} {_range(found, report)}, beside the uncut model in fp32."
         for precision, found in groups.items()
