@@ -15,6 +15,7 @@ import typer
 
 from edgeprune import options
 from edgeprune.bench.device import parse_device
+from edgeprune.bench.slots import slot
 from edgeprune.errors import UsageError
 from edgeprune.registry import unknown
 from edgeprune.request import (
@@ -226,11 +227,12 @@ def _measure_table(request: Request, talk: Talk) -> None:
     from edgeprune.latency import LatencyTable
     from edgeprune.profiling import ProfileOrder, profile
 
-    order = ProfileOrder(request, request.table, request.device)
-    if request.table.exists():
-        there = LatencyTable.load(request.table).conditions
-        order = replace(order, runtime=there.runtime, threads=there.threads)
-    profile(order, talk)
+    with slot(request.device):  # others that want the same table then find it whole
+        order = ProfileOrder(request, request.table, request.device)
+        if request.table.exists():
+            there = LatencyTable.load(request.table).conditions
+            order = replace(order, runtime=there.runtime, threads=there.threads)
+        profile(order, talk)
 
 
 def _introduce(talk: Talk) -> None:

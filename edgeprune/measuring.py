@@ -11,6 +11,7 @@ from edgeprune.artifact import Artifact
 from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.reference import host_outputs
 from edgeprune.bench.session import measure
+from edgeprune.bench.slots import slot
 from edgeprune.bench.transport import open_device
 from edgeprune.deciding import Decision
 from edgeprune.errors import DeviceError, EdgepruneError, TrustError
@@ -54,7 +55,7 @@ def measured_run(
     threads = tuple(sorted({min(count, cores) for count in target.threads} | tried))
     references = {} if device == "local" else host_outputs(artifacts, folder, images)
     try:
-        with journal.stage("bench") as tick, open_device(device) as transport:
+        with slot(device), journal.stage("bench") as tick, open_device(device) as transport:
             measured = measure(
                 artifacts,
                 folder,
@@ -74,7 +75,7 @@ def measured_run(
     slow = [one for one in found if (decision and decision.missed) or one.verdict != "faster"]
     if slow and len({one.macs for one in artifacts}) > 1:  # else it was only trained
         try:
-            with journal.stage("profile") as tick, open_device(device) as transport:
+            with slot(device), journal.stage("profile") as tick, open_device(device) as transport:
                 ask_why(artifacts, folder, images, slow, transport, tick)
         except EdgepruneError as error:  # the run is worth more than the reason
             journal.warn(f"why it is not faster could not be found out: {error.what}")

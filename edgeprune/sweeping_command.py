@@ -16,10 +16,14 @@ import typer
 from typer.main import get_command
 
 from edgeprune import __version__, options
+from edgeprune.bench.device import SshDevice, parse_device
+from edgeprune.bench.slots import VARIABLE
 from edgeprune.compressing_command import requested
 from edgeprune.errors import UsageError
 from edgeprune.files import sha256_of, sha256_of_json
 from edgeprune.request import Request
+from edgeprune.sweep.executor import Executor, Serial
+from edgeprune.sweep.on_ray import Needs, OnRay
 from edgeprune.terminal import Talk, print_json
 
 if TYPE_CHECKING:
@@ -84,7 +88,16 @@ def sweep(
     precisions: Annotated[
         str, typer.Option(help="Number formats of the files, a task for each: fp32,fp16,int8.", metavar="LIST")
     ] = "fp32",
-    cpus: Annotated[int | None, typer.Option(help="Threads that each task computes with. (default: all)")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run tasks side by side on Ray, on a cluster of this machine. [ray] extra")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Or on a cluster that is there: auto, or HOST:PORT.", metavar="ADDRESS")
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option(help="Cores and threads of each task. (default: 1 where several run at once, else all)"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The sweep's folder. (default: runs/MODEL-TARGET-sweep)")] = None,
     as_json: options.AsJson = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run finished tasks again, too.")] = False,
@@ -104,15 +117,33 @@ def sweep(
     choices = [Choice(name, *wish, form) for name, wish, form in itertools.product(names, wishes, formats)]
     asked = [_asked(context.args, choice) for choice in choices]
     first = asked[0].request
+    needs = _needs(asked[0], cpus)
+    on_ray = ray or ray_address is not None
     place = (out or Path("runs") / f"{_short(first.model)}-{_short(first.target)}-sweep").absolute()
-    environment = {} if cpus is None else {"OMP_NUM_THREADS": str(cpus)}
+    environment = {**_environment(cpus, needs, on_ray), VARIABLE: str(place / "slots")}
     tasks = [_task(choice, one, place, environment) for choice, one in zip(choices, asked, strict=True)]
-    _print(_run(asked, tasks, place, overwrite), as_json)
+    executor: Executor = OnRay(needs, ray_address) if on_ray else Serial()
+    _print(_run(asked, tasks, place, overwrite, executor), as_json)
 
 
-def _run(asked: Sequence[Asked], tasks: Sequence[Task], place: Path, overwrite: bool) -> Swept:
+def _needs(asked: Asked, cpus: int | None) -> Needs:
+    """What each task takes of a cluster."""
+    request = asked.request
+    here = request.bench and not isinstance(parse_device(request.device or "local"), SshDevice)
+    gpus = int(request.recover == "distill" and asked.order.settings.device == "cuda")
+    return Needs(cpus or 1, gpus, here)
+
+
+def _environment(cpus: int | None, needs: Needs, on_ray: bool) -> dict[str, str]:
+    """How many threads a task computes with: all where one runs at a time, for Ray would say as many as its cores."""
+    alone = needs.here or not on_ray
+    if cpus is None and alone:
+        return {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))} if on_ray else {}
+    return {"OMP_NUM_THREADS": str(needs.cpus)}
+
+
+def _run(asked: Sequence[Asked], tasks: Sequence[Task], place: Path, overwrite: bool, executor: Executor) -> Swept:
     from edgeprune.criteria import configure
-    from edgeprune.sweep.executor import Serial
     from edgeprune.sweeping import SweepOrder
     from edgeprune.sweeping import sweep as run
 
@@ -121,7 +152,7 @@ def _run(asked: Sequence[Asked], tasks: Sequence[Task], place: Path, overwrite: 
     first, talk = asked[0].request, Talk()
     order = SweepOrder(first.model, first.target, tuple(tasks), place, overwrite, ("edgeprune", *sys.argv[1:]))
     with redirect_stdout(sys.stderr):
-        return run(order, Serial(), talk)
+        return run(order, executor, talk)
 
 
 def _print(done: Swept, as_json: bool) -> None:
@@ -182,7 +213,7 @@ def _task(choice: Choice, asked: Asked, place: Path, environment: dict[str, str]
 
     row = Row(str(choice), choice.criterion, {choice.budget: choice.value}, choice.precision)
     argv = ("compress", *asked.words)
-    told = {"version": __version__, "argv": argv, "environment": environment, "files": _files(asked)}
+    told = {"version": __version__, "argv": argv, "files": _files(asked)}
     return Task(row, Job(str(choice), argv, sha256_of_json(told), place / TASKS, Path.cwd(), environment))
 
 

@@ -15,6 +15,7 @@ from edgeprune.bench.compare import Comparison, compare
 from edgeprune.bench.profiling import profile as profile_files
 from edgeprune.bench.session import device_facts, measure
 from edgeprune.bench.single import made_up_images
+from edgeprune.bench.slots import slot
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Doubt, Reason, doubts
 from edgeprune.errors import UsageError
@@ -97,7 +98,7 @@ class Board:
         """
         conditions = self._table.conditions
         artifacts = self._files.of([widths_of(plan)])
-        with self._journal.stage("try") as tick, open_device(self._device) as transport:
+        with slot(self._device), self._journal.stage("try") as tick, open_device(self._device) as transport:
             measured = measure(
                 artifacts,
                 self._files.folder,
@@ -121,7 +122,7 @@ class Board:
         """Ask the runtime what each layer took in the plan that was timed last, and add it to what is foretold from."""
         conditions, artifacts = self._table.conditions, self._artifacts
         images = made_up_images(artifacts[0].input_shape)
-        with self._journal.stage("profile") as tick, open_device(self._device) as transport:
+        with slot(self._device), self._journal.stage("profile") as tick, open_device(self._device) as transport:
             profiles, refused = profile_files(
                 artifacts,
                 self._files.folder,
@@ -143,7 +144,7 @@ def facts_of(device: str) -> dict[str, Any]:
     Raises:
         DeviceError: it cannot be reached.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, open_device(device) as transport:
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder, slot(device), open_device(device) as transport:
         return device_facts(transport, Path(folder))
 
 

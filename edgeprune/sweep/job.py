@@ -26,6 +26,7 @@ _FINISHED = (0, 1)
 _SIGNALLED = 128
 """Shells add this to the number of the signal that ended a program."""
 _MOST_SAID = 500
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _run(job: Job) -> int:
             start_new_session=True,  # Ctrl-C reaches us alone
         )
         try:
-            code = process.wait()
+            while (code := process.poll()) is None:
+                time.sleep(_LOOK_SECONDS)  # a call that waits would not be interrupted where Ray cancels a task
         finally:
             kill(process)
     return code if code >= 0 else _SIGNALLED - code
