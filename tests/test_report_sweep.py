@@ -14,6 +14,7 @@ from rich.console import Console
 from edgeprune.report.bench import SCHEMA_FILE as BENCH_SCHEMA_FILE
 from edgeprune.report.precisions import FileAccuracy
 from edgeprune.report.render import sweep as pages
+from edgeprune.report.render.pareto import Spot, chart, front
 from edgeprune.report.scores import Accuracy, Change, Step
 from edgeprune.report.sweep import SCHEMA_FILE, Row, SweepReport, with_findings
 
@@ -133,3 +134,68 @@ def test_no_text_of_the_user_becomes_markup():
     table = [line for line in pages.markdown(report).splitlines() if line.startswith("| ")]
     assert len(table) == 3
     assert "<script>" not in "".join(table)
+
+
+# The plot
+
+
+def a_spot(speed: float, points: float, name: str = "") -> Spot:
+    return Spot(
+        speed, (speed - 0.1, speed + 0.1), Change(points / 100, ((points - 1) / 100, (points + 1) / 100)), "fp32", name
+    )
+
+
+def test_the_front_is_what_none_beats_in_both():
+    spots = [a_spot(1.2, -0.5), a_spot(2.0, -4.0), a_spot(1.5, -1.0), a_spot(1.4, -2.0), a_spot(1.5, -3.0)]
+    assert [(one.speed, one.change.difference) for one in front(spots)] == [(2.0, -0.04), (1.5, -0.01), (1.2, -0.005)]
+
+
+def test_a_faster_one_stands_to_the_right_and_a_worse_one_below():
+    drawn = chart([a_spot(1.2, -0.5, "a"), a_spot(2.0, -4.0, "b")], missing=3)
+    first, second = drawn.points
+    assert first.left < first.at < first.right < second.left < second.at < second.right
+    assert first.top < first.height < first.bottom
+    assert first.height < second.height
+    assert 0 < drawn.one < first.left
+    assert all(
+        0 <= value <= 100 for point in drawn.points for value in (point.left, point.right, point.top, point.bottom)
+    )
+    assert drawn.front == f"M{second.at} {second.height}V{first.height}H{first.at}"
+    assert (drawn.limit, drawn.missing) == (None, 3)
+
+
+def test_a_limit_is_drawn_where_it_is_and_what_is_chosen_comes_last():
+    drawn = chart([replace(a_spot(2.0, -0.5), verdict="chosen"), a_spot(1.2, -0.1)], limit=-3.0)
+    assert [point.verdict for point in drawn.points] == ["kept", "chosen"]
+    assert max(point.bottom for point in drawn.points) < drawn.limit < 100
+
+
+def test_nothing_is_drawn_of_nothing():
+    assert chart([]) is None
+    assert "<figure>" not in pages.html(replace(a_report(), rows=a_report().rows[2:]))
+
+
+def test_one_spot_alone_has_axes_too():
+    exact = Change(0.0, (0.0, 0.0))
+    drawn = chart([Spot(1.0, None, exact, "fp32", "")])
+    assert [(point.at, point.height) for point in drawn.points] == [(50.0, 50.0)]
+
+
+def test_the_page_draws_tasks_that_have_accuracy_and_speed_up():
+    drawn = pages.plot(a_report())
+    assert [point.text for point in drawn.points] == [
+        "qsfm-macs-0.65-fp32, -7.8 [-9.9, -5.7] points, 1.01x [0.97, 1.04], THROTTLED",
+        "b, -8.9 [-10.9, -8.9] points, 2.50x [2.40, 2.60]",
+    ]
+    assert [point.verdict for point in drawn.points] == ["lost", "kept"]
+    page = pages.html(a_report())
+    assert "Points of accuracy against speed-up over</b>" in page
+    assert "2 have no accuracy or no speed-up and are not drawn." in page
+
+
+def test_where_nothing_was_timed_it_is_drawn_against_macs():
+    rows = tuple(replace(row, comparisons=()) for row in a_report().rows)
+    page = pages.html(replace(a_report(), rows=rows))
+    assert "Points of accuracy against times fewer MACs than</b>" in page
+    assert "1.54x fewer MACs" in page
+    assert "speed-up over</b>" not in page

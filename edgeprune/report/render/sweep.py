@@ -9,10 +9,11 @@ from collections import Counter
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from edgeprune.report.numbers import count, kept, share, speed_up
+from edgeprune.report.numbers import count, kept, share, significant, speed_up
 from edgeprune.report.render.html import page
 from edgeprune.report.render.markdown import bullets, escape, listed
 from edgeprune.report.render.markdown import table as markdown_table
+from edgeprune.report.render.pareto import ParetoChart, Spot, chart
 from edgeprune.report.render.terminal import fitted
 from edgeprune.report.scores import Change
 from edgeprune.report.sweep import Row, SweepReport
@@ -42,7 +43,7 @@ def table(report: SweepReport) -> Table:
         "Points: the change against the uncut model in fp32"
         + (", counted image by image." if scored is None or scored.metric == "top1" else ", without labels: agreement.")
     ]
-    if any(row.comparisons for row in report.rows):
+    if is_timed(report):
         notes.append("Speed-up: over the uncut fp32 file; where a task was timed in several settings, the least.")
     return Table("tasks", "Tasks", " ".join(notes), columns, tuple(map(_cells, report.rows)))
 
@@ -67,6 +68,31 @@ def points(change: Change) -> str:
     """A change with its interval in points: "-0.6 [-1.4, +0.2]"."""
     difference, low, high = (f"{100 * value:+.1f}" for value in (change.difference, *change.ci95))
     return f"{difference} [{low}, {high}]"
+
+
+def plot(report: SweepReport) -> ParetoChart | None:
+    """The accuracy of each task against its speed-up; against its MACs where nothing was timed at all."""
+    timed = is_timed(report)
+    spots = [spot for row in report.rows if (spot := _spot(row, timed))]
+    return chart(spots, missing=len(report.rows) - len(spots))
+
+
+def is_timed(report: SweepReport) -> bool:
+    """Whether any task has a measured speed-up."""
+    return any(row.comparisons for row in report.rows)
+
+
+def _spot(row: Row, timed: bool) -> Spot | None:
+    found = row.least
+    if row.accuracy is None or (timed and found is None) or not row.macs_kept:
+        return None
+    told = f"{row.task}, {points(row.accuracy.change)} points"
+    if found is None:
+        speed = 1 / row.macs_kept
+        return Spot(speed, None, row.accuracy.change, row.precision, f"{told}, {significant(speed)}x fewer MACs")
+    text = ", ".join((told, speed_up(found.ratio, found.ci95), *row.doubts))
+    verdict = "lost" if row.doubts else "kept"
+    return Spot(found.ratio, found.ci95, row.accuracy.change, row.precision, text, verdict)
 
 
 def title(report: SweepReport) -> str:
@@ -121,6 +147,8 @@ def html(report: SweepReport) -> str:
         context=context(report),
         failures=failures(report),
         table=table(report),
+        plot=plot(report),
+        timed=is_timed(report),
         command=shlex.join(report.command),
     )
 
