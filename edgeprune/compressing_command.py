@@ -17,6 +17,7 @@ from edgeprune import options
 from edgeprune.bench.device import parse_device
 from edgeprune.bench.slots import slot
 from edgeprune.errors import UsageError
+from edgeprune.plan import Budget
 from edgeprune.registry import unknown
 from edgeprune.request import (
     DEFAULT_RATIO,
@@ -30,6 +31,7 @@ from edgeprune.request import (
     parse_settings,
     parse_shape,
 )
+from edgeprune.target import load_target
 from edgeprune.terminal import Talk, print_plan, print_report
 from edgeprune.train.recipe import DistilOrder, distil_order
 from edgeprune.train.settings import Device as TrainDevice
@@ -81,7 +83,7 @@ def requested(
     ] = "damage",
     scope: options.Scope = "inner",
     formats: options.Formats = None,
-    precisions: options.Precisions = "fp32",
+    precisions: options.PrecisionsOrAll = None,
     max_drop: options.MaxDrop = None,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
@@ -144,6 +146,7 @@ def requested(
         "device": train_device,
         "restart": restart,
     }
+    budget = parse_budget(ratio, macs, plan, speedup, parse_latency(latency), max_drop)
     request = Request(
         model=model,
         target=target,
@@ -156,11 +159,11 @@ def requested(
         class_names=class_names,
         criterion=criterion,
         criterion_options=parse_settings(criterion_option or []),
-        budget=parse_budget(ratio, macs, plan, speedup, parse_latency(latency)),
+        budget=budget,
         allocation=allocation,  # type: ignore[arg-type]  # checked by Request.check
         scope=scope,  # type: ignore[arg-type]
         formats=parse_formats(formats),
-        precisions=parse_precisions(precisions),
+        precisions=_precisions(precisions, budget, target, measured=bool(table or device)),
         max_drop=max_drop,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
@@ -189,6 +192,16 @@ def requested(
 def compress(**given: Any) -> None:
     """Do it. What is asked is read apart, for `edgeprune sweep` asks for the same."""
     _run(*requested(**given))
+
+
+def _precisions(typed: str | None, budget: Budget, target: str, *, measured: bool) -> tuple[str, ...]:
+    """The precisions that were asked for; else fp32, or where the fastest is looked for, all that the board computes.
+
+    Where no board is timed, only fp32 is foretold.
+    """
+    if typed is None and budget.max_drop is not None and measured:
+        return parse_precisions(",".join(load_target(target).precisions))
+    return parse_precisions(typed or "fp32")
 
 
 def _run(request: Request, order: DistilOrder, as_json: bool) -> None:

@@ -14,12 +14,13 @@ from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
 from edgeprune.latency import Conditions, LatencyTable
 from edgeprune.plan import Budget, PruningPlan
-from edgeprune.prune.allocate import Scored, allocate, left_whole
+from edgeprune.prune.allocate import Scope, Scored, allocate, left_whole
 from edgeprune.prune.prior import Prior
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
 from edgeprune.prune.timing import Times
+from edgeprune.report.front import Front
 from edgeprune.report.machines import machine_name
 from edgeprune.request import Request
 from edgeprune.target import Target
@@ -62,6 +63,7 @@ class Decision:
         missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
         conditions: under which plans were tried; None where none were.
         predicted: where the board is not at hand, see `edgeprune.report.parts.BudgetFacts.predicted`; else empty.
+        front: what was tried for an accuracy that alone was asked for, see `edgeprune.fastest`; else None.
     """
 
     plan: PruningPlan
@@ -69,11 +71,13 @@ class Decision:
     missed: str = ""
     conditions: Conditions | None = None
     predicted: Mapping[str, float | str] = field(default_factory=dict)
+    front: Front | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The trials, one sentence each."""
-        return tuple(f"Round {number}: {trial}" for number, trial in enumerate(self.trials, start=1))
+        """The trials, one sentence each, or what was chosen of the front."""
+        rounds = tuple(f"Round {number}: {trial}" for number, trial in enumerate(self.trials, start=1))
+        return (*rounds, *(self.front.sentences() if self.front else ()))
 
 
 def decide(
@@ -106,7 +110,7 @@ def decide(
             return allocate(uncut.channel_map, scored, budget, target.channel_multiple, times)
 
     if not isinstance(times, LatencyTable):
-        scored = _scored(request, request.budget.share, uncut, photos, criterion, journal)
+        scored = scored_filters(request, request.budget.share, uncut, photos, criterion, journal)
         if times is None:
             return Decision(plan_for(request.budget))
         return _predicted(times, request, uncut, target, plan_for, journal)
@@ -115,9 +119,9 @@ def decide(
         shapes = Shapes(uncut.program, uncut.channel_map)
         board = Board(request.device or "local", times, shapes, files, request.allow_mixed, journal)
         goal = _goal(request.budget, board.times)
-        scored = _scored(request, goal.share, uncut, photos, criterion, journal)
+        scored = scored_filters(request, goal.share, uncut, photos, criterion, journal)
         assert goal.speedup is not None
-        if why_not := _untried(request, times.conditions):
+        if why_not := untried(request, times.conditions):
             journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
             return Decision(replace(plan_for(goal, board.times), budget=request.budget))
         found = reach(
@@ -139,15 +143,24 @@ def _predicted(
     journal: Journal,
 ) -> Decision:
     """A plan for a speed-up that is predicted, on a board that is not at hand."""
-    shapes = Shapes(uncut.program, uncut.channel_map)
-    choices = choices_of(uncut, request.scope, target.channel_multiple)
-    every = [variant(choices, number) for number in range(1 + max(map(len, choices.values()), default=0))]
-    times = Times(shapes, prior.network(shapes, uncut.model.name, every))
+    times = predicted_times(prior, uncut, request.scope, target.channel_multiple)
     plan = plan_for(request.budget, times)
-    speedup = foretold(times, widths_of(plan))
+    return Decision(plan, predicted=prediction(prior, foretold(times, widths_of(plan)), journal))
+
+
+def predicted_times(prior: Prior, uncut: Traced, scope: Scope, multiple: int) -> Times:
+    """What a prior foretells of a network."""
+    shapes = Shapes(uncut.program, uncut.channel_map)
+    choices = choices_of(uncut, scope, multiple)
+    every = [variant(choices, number) for number in range(1 + max(map(len, choices.values()), default=0))]
+    return Times(shapes, prior.network(shapes, uncut.model.name, every))
+
+
+def prediction(prior: Prior, speedup: float, journal: Journal) -> dict[str, float | str]:
+    """What a report says of a speed-up that is predicted, see `Decision.predicted`; told to the user, too."""
     journal.warn(f"PREDICTED, not measured: {speedup:.3g}x on {prior}. Measure it: edgeprune bench RUN --device ...")
     told = {"speedup": speedup, "error": prior.error, "worst_error": prior.worst_error, "threads": prior.threads}
-    return Decision(plan, predicted={**told, "board": prior.target, "source": prior.source})
+    return {**told, "board": prior.target, "source": prior.source}
 
 
 def reach(
@@ -214,9 +227,10 @@ def _goal_there(budget: Budget, tried: Tried) -> float:
     return budget.speedup
 
 
-def _scored(
+def scored_filters(
     request: Request, share: float, uncut: Traced, photos: Photos, criterion: Criterion, journal: Journal
 ) -> Scored:
+    """The filters' scores, and what their removal costs, where about a share of them is to go."""
     whole = left_whole(uncut.channel_map, request.scope)
     names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
     with journal.stage("score") as tick:
@@ -231,7 +245,7 @@ def _scored(
         )
 
 
-def _untried(request: Request, conditions: Conditions) -> str:
+def untried(request: Request, conditions: Conditions) -> str:
     """Why a plan cannot be tried; empty if it can."""
     if request.dry_run:
         return "--dry-run was given"

@@ -16,7 +16,7 @@ from edgeprune.artifact import Artifact, Role
 from edgeprune.cutting import Traced
 from edgeprune.data import ImageSet, InputSpec
 from edgeprune.export import EXPORTERS
-from edgeprune.export.calibration import calibration_of
+from edgeprune.export.calibration import Calibration, calibration_of
 from edgeprune.export.execute import classes_of
 from edgeprune.export.goal import Goal
 from edgeprune.export.parity import check
@@ -28,6 +28,7 @@ from edgeprune.plan import Cost
 from edgeprune.progress import Tick
 from edgeprune.report.precisions import FileAccuracy
 from edgeprune.report.scores import Change, change_between
+from edgeprune.request import Request
 from edgeprune.target import Target
 
 PARITY_IMAGES = 64
@@ -54,6 +55,14 @@ class Wanted:
     precisions: Sequence[str] = ("fp32",)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     goal: Goal | None = None
+
+
+def wanted_files(request: Request, target: Target, formats: Sequence[str], goal: Goal | None) -> Wanted:
+    """The files that a request asks for."""
+    fold = {"fold_preprocessing": request.fold_preprocessing}
+    tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8, **fold}
+    onnx = {"batch": request.onnx_batch, **fold}
+    return Wanted(target, formats, request.precisions, {"onnx": onnx, "tflite": tflite}, goal)
 
 
 def goal_of(uncut: Traced, photos: Photos, most: float, journal: Journal) -> Goal | None:
@@ -85,27 +94,51 @@ def export_files(
         DataError: int8 is wanted and the images are not fit to calibrate with.
     """
     model = models[0][0]
-    images = photos.first(model, len(photos.calibration)) if "int8" in wanted.precisions else None
-    calibration = None if images is None else calibration_of(images, photos.calibration.source)
-    held_out = photos.held_out(model, PARITY_IMAGES)
+    calibration, held_out = calibration_for(wanted.precisions, model, photos), photos.held_out(model, PARITY_IMAGES)
     found = []
     for name in wanted.formats:
-        exporter, settings = EXPORTERS.load(name), wanted.settings.get(name, {})
         for precision in wanted.precisions:
             for role, (model, cost) in zip(ROLES, models, strict=True):
-                out, shown = folder / f"{role}-{precision}.{name}", calibration if precision == "int8" else None
-                with journal.stage(f"export {name}") as tick:
-                    if shown and wanted.goal:
-                        shown = replace(shown, goal=replace(wanted.goal, tick=tick))
-                    artifact = exporter(model, cost, wanted.target, precision, out, shown, **settings)
-                missed = artifact.details.get("mixed", {}).get("missed")
-                for warning in (*artifact.details.get("warnings", ()), *([missed] if missed else [])):
-                    journal.warn(f"{artifact.path}: {warning}")
-                with journal.stage("parity"):
-                    checked = check(artifact, folder, model, held_out)
-                    checked.save_manifest(folder)
-                found.append(checked)
+                out = folder / f"{role}-{precision}.{name}"
+                artifact = export_file((model, cost), wanted, precision, out, calibration, held_out, journal)
+                artifact.save_manifest(folder)
+                found.append(artifact)
     return tuple(found)
+
+
+def calibration_for(precisions: Sequence[str], model: Model, photos: Photos) -> Calibration | None:
+    """What int8 files are calibrated with; None where none are wanted.
+
+    Raises:
+        DataError: the images are not fit to calibrate with.
+    """
+    if "int8" not in precisions:
+        return None
+    return calibration_of(photos.first(model, len(photos.calibration)), photos.calibration.source)
+
+
+def export_file(
+    made: tuple[Model, Cost],
+    wanted: Wanted,
+    precision: str,
+    out: Path,
+    calibration: Calibration | None,
+    held_out: NDArray[np.float32],
+    journal: Journal,
+) -> Artifact:
+    """Write one file, of the format that its name ends in, and compare it with its model; see `export_files`."""
+    (model, cost), name = made, out.suffix[1:]
+    shown = calibration if precision == "int8" else None
+    with journal.stage(f"export {name}") as tick:
+        if shown and wanted.goal:
+            shown = replace(shown, goal=replace(wanted.goal, tick=tick))
+        settings = wanted.settings.get(name, {})
+        artifact: Artifact = EXPORTERS.load(name)(model, cost, wanted.target, precision, out, shown, **settings)
+    missed = artifact.details.get("mixed", {}).get("missed")
+    for warning in (*artifact.details.get("warnings", ()), *([missed] if missed else [])):
+        journal.warn(f"{artifact.path}: {warning}")
+    with journal.stage("parity"):
+        return check(artifact, out.parent, model, held_out)
 
 
 def write_script(folder: Path) -> None:

@@ -86,12 +86,13 @@ def not_faster(report: Report, decision: Decision) -> str:
     """What a file is that was asked to be faster and is not surely so where its table was measured; else empty."""
     if decision.conditions is None:
         return ""
-    fp32 = {one.path for one in report.artifacts if one.precision == "fp32"}
+    precision = decision.front.chosen.precision if decision.front and decision.front.is_measured else "fp32"
+    its = {one.path for one in report.artifacts if one.precision == precision}
     wanted = (decision.conditions.board, decision.conditions.runtime, decision.conditions.threads)
     slow = [
         f"{one.candidate} is {one.ratio:.3g}x as fast [{one.ci95[0]:.3g}, {one.ci95[1]:.3g}]"
         for one in report.comparisons
-        if (one.device, one.runtime, one.threads) == wanted and one.candidate in fp32 and one.verdict != "faster"
+        if (one.device, one.runtime, one.threads) == wanted and one.candidate in its and one.verdict != "faster"
     ]
     return f"not surely faster than the uncut model: {', '.join(slow)}" if slow else ""
 

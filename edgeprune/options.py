@@ -32,10 +32,19 @@ Formats = Annotated[str | None, typer.Option(help="Files to write, e.g. onnx,tfl
 Precisions = Annotated[
     str, typer.Option(help="Number formats of the files, e.g. fp16,int8; fp32 is always written, too.", metavar="LIST")
 ]
+PrecisionsOrAll = Annotated[
+    str | None,
+    typer.Option(
+        help="Number formats of the files, e.g. fp16,int8; fp32 is always written, too. (default: fp32; "
+        "with --max-drop alone all that the board computes)",
+        metavar="LIST",
+    ),
+]
 MaxDrop = Annotated[
     float | None,
     typer.Option(
-        help="Points of accuracy that cut and int8 may cost together; without labels, of agreement with uncut.",
+        help="Points of accuracy that cut and int8 may cost together; without labels, of agreement with uncut. With no "
+        "--ratio, --macs, --speedup or --latency: the fastest on the board that keeps to it.",
         metavar="POINTS",
     ),
 ]

@@ -21,7 +21,8 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.explaining import explained
 from edgeprune.export.child import end_child
 from edgeprune.export.write import check_size
-from edgeprune.exporting import Wanted, export_files, goal_of, score_files, write_script
+from edgeprune.exporting import export_files, goal_of, score_files, wanted_files, write_script
+from edgeprune.fastest import fastest, only_chosen, walked_formats
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
@@ -108,12 +109,12 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     journal = Journal(listener or Nobody())
     target = load_target(request.target)
     criterion = configure(request.criterion, request.criterion_options)
-    formats = chosen_formats(request, target, journal)
     table = LatencyTable.load(request.table) if request.table else None
-    prior = prior_of(target) if request.budget.speedup is not None and table is None else None
+    formats = walked_formats(request, chosen_formats(request, target, journal), table)
+    prior = prior_of(target) if request.budget.of_time and table is None else None
     if request.device:
         look_at(request.device, table, request.allow_mixed, journal)
-    given = PruningPlan.load(request.plan) if request.plan else None
+    given = Decision(PruningPlan.load(request.plan)) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
     check_size(model)
@@ -128,7 +129,13 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         photos, study = study_of(request, order, photos, model, out, journal)
     uncut = with_classes(uncut, request.class_names, photos.scoring, photos.calibration)
     whole = left_whole(uncut.channel_map, request.scope)
-    decision = Decision(given) if given else decide(request, uncut, photos, criterion, target, table or prior, journal)
+    asked, times = (request, uncut, photos, criterion, target), table or prior
+    if given or request.budget.max_drop is None:
+        decision = given or decide(*asked, times, journal)
+    else:
+        assert times is not None
+        decision = fastest(*asked, times, formats, journal)
+        request = only_chosen(request, decision)
     plan = decision.plan
     check_plan(plan, uncut.channel_map)
     if request.dry_run:
@@ -136,7 +143,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     with staged(out) as folder:
         uncut, pruned = cut(plan, uncut, journal)
         place = out.with_name(f"{out.name}.recovery")
-        recovery = recover(request, plan, uncut, pruned, photos, place, journal, study)
+        recovery = recover(request, plan, uncut, pruned, photos, place, journal, study if plan.keep else None)
         result = Result(plan, uncut, pruned, recovery)
         report = conclude(request, result, photos, target, formats, folder, journal, decision)
     if study is not None:
@@ -176,11 +183,8 @@ def conclude(
     save_model(recovered, folder)
     if recovery.rows:
         write_lines(folder / ROWS, recovery.rows)
-    fold = {"fold_preprocessing": request.fold_preprocessing}
-    tflite = {"converter": request.tflite_converter, "int8": request.tflite_int8, **fold}
-    onnx = {"batch": request.onnx_batch, **fold}
     goal = None if request.max_drop is None else goal_of(uncut, photos, request.max_drop, journal)
-    wanted = Wanted(target, formats, request.precisions, {"onnx": onnx, "tflite": tflite}, goal)
+    wanted = wanted_files(request, target, formats, goal)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     write_script(folder)
@@ -208,8 +212,9 @@ def conclude(
             facts,
         )
         report = replace(report, explanations=explained(folder, artifacts))
-        if decision and decision.predicted:
-            report = replace(report, budget=replace(report.budget, predicted=decision.predicted))
+        if decision:
+            predicted = replace(report.budget, predicted=decision.predicted)
+            report = replace(report, budget=predicted, front=decision.front)
         report.save(folder)
     return report
 

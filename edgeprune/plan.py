@@ -11,6 +11,7 @@ from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.files import read_as, sha256_of_json, write_json
 
 SCHEMA = 1
+_POINTS = 100
 
 Allocation = Literal["uniform", "damage", "outcome"]
 
@@ -38,24 +39,26 @@ class Cost:
 class Budget:
     """How much is asked to go.
 
-    Exactly one of the four is set.
+    Exactly one of the five is set.
 
     Attributes:
         ratio: share of each space's filters to remove, 0 < ratio < 1; "auto": what the criterion itself removes.
         macs: share of the uncut model's MACs to keep, 0 < macs < 1.
         speedup: how many times as fast as the uncut model to become on a board, above 1.
         latency_ms: the longest that a call may take on a board, in milliseconds.
+        max_drop: as much as makes the model fastest on a board and loses at most so many points of accuracy.
     """
 
     ratio: float | Literal["auto"] | None = None
     macs: float | None = None
     speedup: float | None = None
     latency_ms: float | None = None
+    max_drop: float | None = None
 
     @property
     def of_time(self) -> bool:
         """Whether it is one of time, solved on a table."""
-        return self.speedup is not None or self.latency_ms is not None
+        return any(one is not None for one in (self.speedup, self.latency_ms, self.max_drop))
 
     @property
     def share(self) -> float:
@@ -77,6 +80,9 @@ class Budget:
             raise UsageError(what, fix="For example: --speedup 1.5")
         if self.latency_ms is not None and not 0 < self.latency_ms < float("inf"):
             raise UsageError(f"--latency must be above 0, got {self.latency_ms:g}ms", fix="For example: --latency 30ms")
+        if self.max_drop is not None and not 0 <= self.max_drop < _POINTS:
+            what = f"--max-drop must be from 0 to below {_POINTS} points, got {self.max_drop:g}"
+            raise UsageError(what, fix="For example --max-drop 0.5.")
         for name, value in (("ratio", self.ratio), ("macs", self.macs)):
             if isinstance(value, float | int) and not 0 < value < 1:  # also false for nan
                 keeps = "the share of filters to remove" if name == "ratio" else "the share of MACs to keep"

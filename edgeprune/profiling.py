@@ -25,6 +25,7 @@ from edgeprune.latency import Conditions, LatencyTable, Variant
 from edgeprune.measurement import Measurement
 from edgeprune.model import load_model
 from edgeprune.prune.shapes import Shapes
+from edgeprune.prune.time_budget import most_in_time
 from edgeprune.prune.timing import Check, Times, check, check_by_macs
 from edgeprune.registry import unknown
 from edgeprune.request import Request
@@ -259,13 +260,11 @@ def _concluded(table: LatencyTable, path: Path, shapes: Shapes, choices: Mapping
     network = table.networks[shapes.fingerprint]
     times = Times(shapes, network)
     every = {name: [shapes.sizes[name], *widths] for name, widths in choices.items()}
-    nothing = {name: np.zeros(len(widths)) for name, widths in every.items()}
-    fastest = times.problem(nothing, every).fastest()
     return Profiled(
         table=table,
         path=path,
         fingerprint=shapes.fingerprint,
         checked=check(shapes, network),
         by_macs=check_by_macs(shapes, network),
-        reachable=times.ms({}) / fastest.ms,
+        reachable=most_in_time(times, every),
     )

@@ -26,7 +26,6 @@ DEMO = "digits"
 DEFAULT_RATIO = 0.3
 
 _SEEDS = 1 << 32
-_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Request:
             the others are judged by it.
         max_drop: how many points of accuracy (without labels, of agreement with the uncut model) the cut and int8 may
             cost together, on images that are then not reported on; layers of int8 files that cost more stay in float.
-            None for all in int8.
+            None for all in int8. Where the budget is the same, the fastest that keeps to it is looked for, see
+            `edgeprune.fastest`.
         tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
         tflite_int8: see `edgeprune.export.tflite.INT8`.
         onnx_batch: how many images an ONNX file takes at once: "dynamic" or "1".
@@ -122,7 +122,8 @@ class Request:
             fix = "Name the board, --device ssh://user@host (or local), or a --table by edgeprune profile."
             raise UsageError("--latency is solved on times measured on the board", fix=fix)
         if self.table is not None and not self.budget.of_time:
-            raise UsageError("a --table is for --speedup or --latency", fix="Give one of these, or leave it out.")
+            what = "a --table is for --speedup, --latency or --max-drop alone"
+            raise UsageError(what, fix="Give one of these, or leave it out.")
         if self.device is not None and not self.bench:
             raise UsageError("--device says where to measure, --no-bench not to", fix="Give one of them.")
         for what, value, known in (
@@ -138,14 +139,11 @@ class Request:
         for precision in self.precisions:
             if precision not in PRECISIONS:
                 raise unknown("--precisions", precision, PRECISIONS)
-        if self.max_drop is not None:
-            if not 0 <= self.max_drop < _POINTS:
-                fix = "For example --max-drop 0.5."
-                raise UsageError(f"--max-drop must be from 0 to below {_POINTS} points, got {self.max_drop:g}", fix=fix)
-            if "int8" not in self.precisions:
-                raise UsageError(
-                    "--max-drop is what int8 may cost, which is not asked for", fix="Add --precisions int8."
-                )
+        Budget(max_drop=self.max_drop).check()
+        if self.max_drop is not None and self.budget.max_drop is None and "int8" not in self.precisions:
+            raise UsageError("--max-drop is what int8 may cost, which is not asked for", fix="Add --precisions int8.")
+        if self.budget.max_drop not in (None, self.max_drop):
+            raise UsageError("the budget's max_drop is not the request's", fix="Give both the same.")
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}", fix="Give a larger one, or leave it out.")
@@ -231,8 +229,9 @@ def parse_budget(
     plan: Path | None,
     speedup: float | None = None,
     latency_ms: float | None = None,
+    max_drop: float | None = None,
 ) -> Budget:
-    """The one budget that is asked for; the default where none is.
+    """The one budget that is asked for; where none is, the accuracy that may be lost, or else the default.
 
     Raises:
         UsageError: several are given, or the ratio is neither a number nor "auto".
@@ -246,7 +245,8 @@ def parse_budget(
     if latency_ms is not None:
         return Budget(latency_ms=latency_ms)
     if ratio is None:
-        return Budget(ratio=DEFAULT_RATIO)
+        alone = max_drop is not None and plan is None
+        return Budget(max_drop=max_drop) if alone else Budget(ratio=DEFAULT_RATIO)
     if ratio == "auto":
         return Budget(ratio="auto")
     try:

@@ -96,12 +96,40 @@ class Board:
             DeviceError: the device cannot be reached, or its runtime does not run the file.
             UsageError: the device is not as it was when the table was measured.
         """
-        conditions = self._table.conditions
         artifacts = self._files.of([widths_of(plan)])
+        measured, found, why = self._measured(artifacts, self._files.folder)
+        if why:
+            self._journal.warn(f"the speed-up is foretold by the table, not measured; {why}")
+            return None
+        self._artifacts, self._last = artifacts, measured
+        return Tried(found[0], median_ms(measured[0]))
+
+    def timed(self, artifacts: Sequence[Artifact], folder: Path) -> dict[str, Comparison]:
+        """How fast files are beside the uncut one in fp32, the first, by path, timed as the table was measured.
+
+        They are timed once more where that says nothing; then those of which nothing can be said are not in it, which
+        is told.
+
+        Raises:
+            DeviceError, UsageError: see `tried`.
+        """
+        _, found, why = self._measured(artifacts, folder)
+        if why and not why.startswith(Reason.EMULATED.name):
+            _, found, why = self._measured(artifacts, folder)
+        line = f"not measured on {self._device}: {why}"
+        if why and line not in self._journal.warnings:
+            self._journal.warn(line)
+        return {one.candidate: one for one in found}
+
+    def _measured(
+        self, artifacts: Sequence[Artifact], folder: Path
+    ) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...], str]:
+        """Times of files, what they say, and why they say nothing, if they do."""
+        conditions = self._table.conditions
         with slot(self._device), self._journal.stage("try") as tick, open_device(self._device) as transport:
             measured = measure(
                 artifacts,
-                self._files.folder,
+                folder,
                 made_up_images(artifacts[0].input_shape),
                 (conditions.threads,),
                 transport=transport,
@@ -110,13 +138,11 @@ class Board:
                 tick=tick,
             )
         fatal = [doubt for one in measured for doubt in doubts(one) if doubt.fatal]
-        found = next(iter(compare(measured)), None)
-        if fatal or found is None:
-            self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
-            return None
+        found = compare(measured)
+        if fatal or not found:
+            return measured, (), _unconfirmed(fatal)
         accept(conditions.differ(conditions_of(measured[0])), self._mixed, "the table", self._journal)
-        self._artifacts, self._last = artifacts, measured
-        return Tried(found, median_ms(measured[0]))
+        return measured, found, ""
 
     def learn(self, plan: PruningPlan) -> None:
         """Ask the runtime what each layer took in the plan that was timed last, and add it to what is foretold from."""

@@ -8,6 +8,7 @@ from edgeprune.data import InputSpec
 from edgeprune.plan import Cost
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
+from edgeprune.report.front import Candidate, Front
 from edgeprune.report.parts import (
     Board,
     BudgetFacts,
@@ -207,3 +208,30 @@ FULL = Report(
         notes=("No fine-tuning was done.",),
     ),
 )
+
+
+def tried(number: int, asked: float, precision: str, points: tuple[float, float, float], **more: object) -> Candidate:
+    """A file that was tried: its change of accuracy in points with its interval; up to one point may be lost."""
+    difference, low, high = (one / 100 for one in points)
+    plan = PLAN if asked > 1 else ""
+    change = Change(difference, (low, high))
+    return Candidate(number, asked, plan, precision, 1 / asked**1.2, change, difference >= -0.01, **more)  # type: ignore
+
+
+FRONT = Front(
+    1.0,
+    "top1",
+    1000,
+    "onnx",
+    MACHINE.name,
+    1,
+    (
+        tried(0, 1.0, "fp32", (0.0, 0.0, 0.0), measured=1.0, ci95=(1.0, 1.0)),
+        tried(0, 1.0, "int8", (-0.4, -0.9, 0.1), measured=1.84, ci95=(1.81, 1.87), in_float=2),
+        tried(1, 2.449, "fp32", (-0.9, -1.6, -0.2), foretold=2.45, measured=2.12, ci95=(2.06, 2.18)),
+        tried(1, 2.449, "int8", (-4.1, -5.4, -2.8), measured=3.9, ci95=(3.8, 4.0)),
+        tried(2, 1.565, "fp32", (-0.2, -0.8, 0.4), foretold=1.57, measured=1.46, ci95=(1.44, 1.48)),
+        tried(2, 1.565, "int8", (-0.8, -1.5, -0.1), measured=2.61, ci95=(2.56, 2.66), in_float=3, chosen=True),
+    ),
+)
+"""What --max-drop 1 tried; beside the sample report, not in it."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_samples import FULL, speed_up
+from report_samples import FRONT, FULL, speed_up
 
 from edgeprune import measuring
 from edgeprune.bench.compare import compare
@@ -68,5 +68,9 @@ def test_a_speed_up_that_was_tried_is_missed_where_the_finished_file_is_not_sure
     there = Conditions(same.device, "onnxruntime", "1.31.1", 1, "onnx")
     tried = Decision(PruningPlan("f", "l1", {}, Budget(speedup=1.5), 8, {}, {}, 0.5), conditions=there)
     assert "pruned.fp32.onnx is 1.01x as fast [0.98, 1.04]" in not_faster(report, tried)
+    walked = replace(tried, front=FRONT)
+    assert not_faster(report, walked) == ""  # int8 was chosen: what fp32 is does not matter
+    fp32 = replace(FRONT, candidates=tuple(replace(one, chosen=one.round == 1) for one in FRONT.candidates[:3]))
+    assert not_faster(report, replace(tried, front=fp32)) == not_faster(report, tried)
     for other in (replace(there, threads=2), replace(there, board="another"), None):
         assert not_faster(report, replace(tried, conditions=other)) == ""

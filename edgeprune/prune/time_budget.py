@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edgeprune.errors import BudgetError
-from edgeprune.prune.solve import Floats, Solution
+from edgeprune.prune.solve import Floats
 from edgeprune.prune.timing import Times
 from edgeprune.prune.widths import nearest, share_within
 
@@ -31,7 +31,7 @@ def least_damage_in_time(
     problem = times.problem(costs, choices)
     found = problem.solve(times.ms({}) / speedup)
     if found is None:
-        raise _unreachable(speedup, times, problem.fastest())
+        raise _unreachable(speedup, times.ms({}) / problem.fastest().ms)
     return {name: choices[name][place] for name, place in found.choice.items()}
 
 
@@ -47,18 +47,22 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
         return times.ms({name: round(width) for name, width in widths.items()}) / whole
 
     if share({name: float(allowed[0]) for name, allowed in steps.items()}) > 1 / speedup:
-        nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
-        raise _unreachable(speedup, times, times.problem(nothing, steps).fastest())
+        raise _unreachable(speedup, most_in_time(times, steps))
     sizes = {name: allowed[-1] for name, allowed in steps.items()}
     kept = share_within(1 / speedup, lambda each: share({name: each * size for name, size in sizes.items()}))
     return nearest({name: kept * size for name, size in sizes.items()}, 1 / speedup, steps, share)
 
 
-def _unreachable(speedup: float, times: Times, fastest: Solution) -> BudgetError:
-    most = np.floor(100 * times.ms({}) / fastest.ms) / 100
+def most_in_time(times: Times, steps: Mapping[str, Sequence[int]]) -> float:
+    """How many times as fast as the uncut network any of these widths are foretold to be at most."""
+    nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
+    return times.ms({}) / times.problem(nothing, steps).fastest().ms
+
+
+def _unreachable(speedup: float, most: float) -> BudgetError:
     return BudgetError(
         f"a speed-up of {speedup:.4g} cannot be reached: "
-        f"by its table this network becomes at most {most:.2f} times as fast",
+        f"by its table this network becomes at most {np.floor(100 * most) / 100:.2f} times as fast",
         fix="Ask for less, or let more be cut with --scope all.",
     )
 

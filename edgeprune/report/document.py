@@ -14,6 +14,7 @@ from typing import Any
 from edgeprune.artifact import Artifact
 from edgeprune.explanation import Explanation
 from edgeprune.files import read_json, write_texts
+from edgeprune.report.front import Front
 from edgeprune.report.parts import (
     Board,
     BudgetFacts,
@@ -62,6 +63,7 @@ class Report:
     sustained: tuple[Sustained, ...] = ()
     explanations: tuple[Explanation, ...] = ()
     files: tuple[FileAccuracy, ...] = ()
+    front: Front | None = None
 
     def to_json(self) -> dict[str, Any]:
         """This report as a JSON document, valid by `SCHEMA_FILE`."""
@@ -69,7 +71,7 @@ class Report:
         run = document.pop("run")
         if self.accuracy:
             document["accuracy"].update(derived(self.accuracy))
-        for absent in ("explanations", "files"):
+        for absent in ("explanations", "files", "front"):
             if not document[absent]:
                 del document[absent]
         return {"schema": SCHEMA, **document, **run}

@@ -34,6 +34,9 @@ def speed(report: Report) -> str:
     """How much faster, for how many MACs, and on what machine."""
     cost, found = report.cost, telling(report)
     fewer = f"{significant(cost.baseline.macs / cost.pruned.macs)}x fewer MACs"
+    if _telling_precision(report) != "fp32":
+        cut = cost.pruned.macs < cost.baseline.macs
+        fewer = f"{_telling_precision(report)} and {fewer}" if cut else f"{_telling_precision(report)} alone"
     if not found:
         return f"Speed was not measured; {fewer}."
     text = _one(found[0]) if len(found) == 1 else f"{_verdicts(found)}: {_range(found, report)}"
@@ -41,9 +44,17 @@ def speed(report: Report) -> str:
 
 
 def telling(report: Report) -> tuple[SpeedUp, ...]:
-    """The comparisons that answer the question: those made on the target itself if there are any, in fp32."""
+    """The comparisons that answer the question: those made on the target itself if there are any, in fp32.
+
+    Where the fastest precision was looked for, in that.
+    """
     groups = by_precision(report)
-    return groups.get("fp32") or tuple(one for group in groups.values() for one in group)
+    return groups.get(_telling_precision(report)) or tuple(one for group in groups.values() for one in group)
+
+
+def _telling_precision(report: Report) -> str:
+    chosen = report.front.chosen.precision if report.front else "fp32"
+    return chosen if chosen in by_precision(report) else "fp32"
 
 
 def advice(report: Report) -> str:
@@ -92,7 +103,7 @@ def _in_fewer_bits(report: Report) -> list[str]:
     return [
         f"In {precision} {_range(found, report)}, beside the uncut model in fp32."
         for precision, found in groups.items()
-        if precision != "fp32" and "fp32" in groups
+        if precision != _telling_precision(report) and "fp32" in groups
     ]
 
 

@@ -81,7 +81,8 @@ class BudgetFacts:
     Attributes:
         asked: {"ratio": r} (share of each layer's filters to remove, or "auto": what the criterion itself removes) or
             {"macs": m} (share of MACs to keep) or {"speedup": s} (how many times as fast to become on a board) or
-            {"latency_ms": t} (the longest that a call may take on it).
+            {"latency_ms": t} (the longest that a call may take on it) or {"max_drop": p} (points of accuracy that may
+            be lost to become the fastest on it).
         reached: {"macs": m}, share of the uncut model's MACs that is left.
         plan: fingerprint of the plan.
         allocation: how it was decided how much each space gives up, see `edgeprune.plan.PruningPlan`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.artifact import Artifact
-from edgeprune.report import mixed, precisions
+from edgeprune.report import front, mixed, precisions
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
 from edgeprune.report.headline import doubt, metric_name, short_name
@@ -30,6 +30,7 @@ _INTERVALS = "Numbers in brackets are 95 % intervals."
 def tables(report: Report) -> dict[str, Table]:
     """All tables with at least one row, by key, in reading order."""
     drawn = (
+        front.table(report.front),
         speed(report),
         *heat(report),
         energy(report),

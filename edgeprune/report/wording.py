@@ -55,6 +55,8 @@ def budget(report: Report) -> str:
         wish.append(f"{float(asked['speedup']):.4g} times as fast")
     if "latency_ms" in asked:
         wish.append(f"{float(asked['latency_ms']):.4g} ms a call at most")
+    if "max_drop" in asked:
+        wish.append(f"the fastest that loses at most {float(asked['max_drop']):g} points of accuracy")
     where = ", cut where the output loses least" if damage else ""
     return f"Asked: {' and '.join(wish) or 'nothing'}; reached: {100 * reached['macs']:.4g} % of the MACs kept{where}."
 
