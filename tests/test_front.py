@@ -14,6 +14,7 @@ from edgeprune.report.front import Front
 from edgeprune.report.headline import headline
 from edgeprune.report.parts import BudgetFacts
 from edgeprune.report.render import html, markdown, terminal
+from edgeprune.report.render.html import front_chart
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import budget
 
@@ -109,3 +110,48 @@ def test_the_headline_begins_with_the_precision_that_was_chosen() -> None:
     report = replace(WALKED, artifacts=(*FULL.artifacts, int8), comparisons=(first, faster))
     assert headline(report).startswith("2.61x faster [2.56, 2.66] in onnxruntime with 1 thread, for int8 and ")
     assert headline(replace(report, front=None)).startswith("1.31x faster")
+
+
+def test_the_plot_has_what_was_measured_where_it_was_measured() -> None:
+    chart = front_chart(FRONT)
+    assert chart is not None
+    assert len(chart.points) == len(FRONT.candidates)
+    *others, chosen = chart.points
+    assert (chosen.verdict, chosen.precision) == ("chosen", "int8")
+    assert chosen.text == "cut for 1.56x, int8 2.61x [2.56, 2.66], -0.8 [-1.5, -0.1] points"
+    assert sorted(one.verdict for one in others) == ["kept"] * 4 + ["lost"]
+    for one in chart.points:
+        assert 0 <= one.left <= one.at <= one.right <= 100
+        assert 0 <= one.top <= one.height <= one.bottom <= 100
+        assert (one.height > chart.limit) == (one.verdict == "lost")
+        assert one.at >= chart.one
+    reference = others[0]
+    assert (reference.at, reference.left, reference.right) == (chart.one,) * 3
+    assert reference.top == reference.bottom == reference.height
+
+
+def test_the_line_joins_the_files_that_none_beats_in_both() -> None:
+    chart = front_chart(FRONT)
+    assert chart is not None
+    assert chart.front.count("H") == 4  # all but cut for 2.45x in fp32: 1.56x in int8 is faster and more accurate
+    beaten = next(one for one in chart.points if one.text.startswith("cut for 2.45x, fp32"))
+    assert f"H{beaten.at}" not in chart.front
+
+
+def test_what_is_foretold_is_not_drawn() -> None:
+    assert front_chart(None) is None
+    assert front_chart(taken(FRONT, 4, measured=None, ci95=None)) is None
+    one_missing = replace(FRONT.candidates[2], measured=None, ci95=None)
+    chart = front_chart(replace(FRONT, candidates=(*FRONT.candidates[:2], one_missing, *FRONT.candidates[3:])))
+    assert chart is not None
+    assert (len(chart.points), chart.missing) == (5, 1)
+
+
+def test_the_page_draws_the_plot_and_marks_the_chosen_one() -> None:
+    def drawing(front: Front | None) -> str:
+        return html.render(replace(FULL, front=front)).partition("</style>")[2]
+
+    assert drawing(FRONT).count('class="ring"') == 1
+    assert drawing(FRONT).count('<g class="int8 lost">') == 1
+    assert "pareto" not in drawing(None)
+    assert "pareto" not in drawing(taken(FRONT, 4, measured=None, ci95=None))
