@@ -85,6 +85,7 @@ def requested(
     formats: options.Formats = None,
     precisions: options.PrecisionsOrAll = None,
     max_drop: options.MaxDrop = None,
+    float_where_faster: options.FloatWhereFaster = False,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
     onnx_batch: options.OnnxBatch = "dynamic",
@@ -165,6 +166,7 @@ def requested(
         formats=parse_formats(formats),
         precisions=_precisions(precisions, budget, target, measured=bool(table or device)),
         max_drop=max_drop,
+        float_where_faster=float_where_faster,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
         onnx_batch=onnx_batch,  # type: ignore[arg-type]
@@ -183,9 +185,7 @@ def requested(
         bench=bench,
         command=("edgeprune", *sys.argv[1:]),
     )
-    request = _with_table(request)
-    request.check()
-    return request, _order(recover, lessons), as_json
+    return _checked(request), _order(recover, lessons), as_json
 
 
 @wraps(requested, assigned=("__doc__", "__annotations__"))
@@ -214,6 +214,17 @@ def _run(request: Request, order: DistilOrder, as_json: bool) -> None:
         _measure_table(request, talk)
         outcome = run(request, talk, order)
     _print(outcome, talk, as_json)
+
+
+def _checked(request: Request) -> Request:
+    """The request with all that belongs to it.
+
+    Raises:
+        UsageError: no run could do it.
+    """
+    request = _with_table(request)
+    request.check()
+    return request
 
 
 def _with_table(request: Request) -> Request:

@@ -20,6 +20,7 @@ from edgeprune.export.calibration import Calibration, calibration_of
 from edgeprune.export.execute import classes_of
 from edgeprune.export.goal import Goal
 from edgeprune.export.parity import check
+from edgeprune.export.race import Race
 from edgeprune.files import write_text
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
@@ -48,6 +49,7 @@ class Wanted:
         precisions: each format in each of them; fp32 first.
         settings: by format, what only its exporter knows.
         goal: how often int8 files must be right; None for all of their layers in int8.
+        race: where the layers of int8 files are timed; None to leave those in int8 that take longer in it.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Wanted:
     precisions: Sequence[str] = ("fp32",)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     goal: Goal | None = None
+    race: Race | None = None
 
 
 def wanted_files(request: Request, target: Target, formats: Sequence[str], goal: Goal | None) -> Wanted:
@@ -130,12 +133,12 @@ def export_file(
     (model, cost), name = made, out.suffix[1:]
     shown = calibration if precision == "int8" else None
     with journal.stage(f"export {name}") as tick:
-        if shown and wanted.goal:
-            shown = replace(shown, goal=replace(wanted.goal, tick=tick))
+        if shown:
+            shown = replace(shown, goal=wanted.goal and replace(wanted.goal, tick=tick), race=wanted.race)
         settings = wanted.settings.get(name, {})
         artifact: Artifact = EXPORTERS.load(name)(model, cost, wanted.target, precision, out, shown, **settings)
-    missed = artifact.details.get("mixed", {}).get("missed")
-    for warning in (*artifact.details.get("warnings", ()), *([missed] if missed else [])):
+    missed = (artifact.details.get(search, {}).get("missed") for search in ("mixed", "race"))
+    for warning in (*artifact.details.get("warnings", ()), *filter(None, missed)):
         journal.warn(f"{artifact.path}: {warning}")
     with journal.stage("parity"):
         return check(artifact, out.parent, model, held_out)

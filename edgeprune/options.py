@@ -48,6 +48,12 @@ MaxDrop = Annotated[
         metavar="POINTS",
     ),
 ]
+FloatWhereFaster = Annotated[
+    bool,
+    typer.Option(
+        "--float-where-faster", help="Leave layers in float that take longer in int8 on the board, if that is faster."
+    ),
+]
 TfliteConverter = Annotated[
     str, typer.Option(help="auto, litert or tensorflow; auto: litert where installed, tensorflow for what it cannot.")
 ]

@@ -20,6 +20,7 @@ from edgeprune.distilling import Study, check_trainable
 from edgeprune.errors import EdgepruneError
 from edgeprune.explaining import explained
 from edgeprune.export.child import end_child
+from edgeprune.export.race import Race
 from edgeprune.export.write import check_size
 from edgeprune.exporting import export_files, goal_of, score_files, wanted_files, write_script
 from edgeprune.fastest import fastest, only_chosen, walked_formats
@@ -34,6 +35,7 @@ from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.prior import prior_of
 from edgeprune.prune.surgery import check_plan
+from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery, recover
 from edgeprune.report import mixed
 from edgeprune.report.build import Evidence, Pruning, build
@@ -114,6 +116,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     prior = prior_of(target) if request.budget.of_time and table is None else None
     if request.device:
         look_at(request.device, table, request.allow_mixed, journal)
+    race = race_of(request, target, journal)
     given = Decision(PruningPlan.load(request.plan)) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
@@ -145,7 +148,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         place = out.with_name(f"{out.name}.recovery")
         recovery = recover(request, plan, uncut, pruned, photos, place, journal, study if plan.keep else None)
         result = Result(plan, uncut, pruned, recovery)
-        report = conclude(request, result, photos, target, formats, folder, journal, decision)
+        report = conclude(request, result, photos, target, formats, folder, journal, decision, race)
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
     slow = decision.missed or not_faster(report, decision)
@@ -172,6 +175,7 @@ def conclude(
     folder: Path,
     journal: Journal,
     decision: Decision | None = None,
+    race: Race | None = None,
 ) -> Report:
     """Everything after the cut, into the run folder: score, save, export, verify, measure, report."""
     plan, uncut, pruned, recovery = result.plan, result.uncut, result.pruned, result.recovery
@@ -184,7 +188,7 @@ def conclude(
     if recovery.rows:
         write_lines(folder / ROWS, recovery.rows)
     goal = None if request.max_drop is None else goal_of(uncut, photos, request.max_drop, journal)
-    wanted = wanted_files(request, target, formats, goal)
+    wanted = replace(wanted_files(request, target, formats, goal), race=race)
     artifacts = export_files(((uncut.model, uncut.cost), (recovered, pruned.cost)), wanted, folder, photos, journal)
     end_child()
     write_script(folder)

@@ -55,6 +55,8 @@ class Request:
             cost together, on images that are then not reported on; layers of int8 files that cost more stay in float.
             None for all in int8. Where the budget is the same, the fastest that keeps to it is looked for, see
             `edgeprune.fastest`.
+        float_where_faster: whether layers that take longer in int8 than in float, on the device that is measured on,
+            stay in float where that is surely faster.
         tflite_converter: see `edgeprune.export.tflite_converters.CONVERTERS`.
         tflite_int8: see `edgeprune.export.tflite.INT8`.
         onnx_batch: how many images an ONNX file takes at once: "dynamic" or "1".
@@ -93,6 +95,7 @@ class Request:
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
     max_drop: float | None = None
+    float_where_faster: bool = False
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
     onnx_batch: OnnxBatch = "dynamic"
@@ -144,6 +147,9 @@ class Request:
             raise UsageError("--max-drop is what int8 may cost, which is not asked for", fix="Add --precisions int8.")
         if self.budget.max_drop not in (None, self.max_drop):
             raise UsageError("the budget's max_drop is not the request's", fix="Give both the same.")
+        if self.float_where_faster and not ("int8" in self.precisions and self.bench):
+            fix = "Add --precisions int8, and leave --no-bench out."
+            raise UsageError("--float-where-faster is about the time that int8 files take", fix=fix)
         for name, number in (("--calibration-images", self.calibration_images), ("--images", self.images)):
             if number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}", fix="Give a larger one, or leave it out.")

@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+"""The operators that multiply and accumulate."""
+
+
+def nameless(kind: str, number: int) -> str:
+    """What a layer is called whose file keeps no name of it, by its number among the layers of its file.
+
+    Not among all operators: a file in int8 has more of them than the same network in float.
+    """
+    return f"{kind.lower()} {number}"
+
 
 def operators_of(model: Any, graph: Any) -> Iterator[tuple[str, Any]]:
     """Name and operator, for each of one graph of a model, in the order they run.

@@ -209,7 +209,7 @@ def test_a_network_that_int8_does_not_hurt_is_the_file_it_was_without_a_goal(tmp
 @pytest.mark.parametrize("network", [Tiny, Shared, Several])
 def test_all_layers_in_float_are_all_of_an_onnx_file_in_float(network, tmp_path, monkeypatch):
     whole = lambda making, _: (making.write(frozenset(making.layers)), {"layers": list(making.layers)})  # noqa: E731
-    monkeypatch.setattr("edgeprune.export.onnx_int8.mixed", whole)
+    monkeypatch.setattr("edgeprune.export.race.mixed", whole)
     calibration = replace(calibration_of(images_of(32)), goal=goal_of(model_of(Tiny), 0.0))
     artifact = export_onnx(model_of(network), COST, ARM, "int8", tmp_path / "x.onnx", calibration)
     assert artifact.details["mixed"]["layers"]

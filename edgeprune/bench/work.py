@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.tflite_graph import operators_of
+from edgeprune.tflite_graph import LAYERS, nameless, operators_of
 
 Shape = tuple[int, ...]
 
@@ -18,7 +18,7 @@ class LayerWork:
     """A convolution, a linear layer or a matrix product.
 
     Attributes:
-        name: of its weights, without ".weight"; of its kind and place where they have no telling name.
+        name: of its weights, without ".weight"; of its kind and number where they have no telling name.
         macs: multiply-accumulates for one image.
         bytes: of its input, weights and output, each counted once.
         channels: (in, out).
@@ -104,16 +104,15 @@ def _tflite_layers(path: Path) -> Iterator[LayerWork]:
         found: Any = graph.Tensors(place)
         return tuple(int(found.Shape(axis)) for axis in range(found.ShapeLength())), sizes.get(found.Type(), 1)
 
-    for place, (kind, operator) in enumerate(operators_of(model, graph)):
-        if kind not in _TFLITE_MACS:
-            continue
+    found = ((kind, operator) for kind, operator in operators_of(model, graph) if kind in LAYERS)
+    for number, (kind, operator) in enumerate(found):
         # A transposed convolution names its output's shape first, then weights and input.
         first = (2, 1) if kind == "TRANSPOSE_CONV" else (0, 1)
         (entry, size), (weights, weight_size) = (tensor(operator.Inputs(at)) for at in first)
         output, output_size = tensor(operator.Outputs(0))
         moved = math.prod(entry) * size + math.prod(weights) * weight_size + math.prod(output) * output_size
         macs = _TFLITE_MACS[kind](entry, weights, output)
-        yield LayerWork(f"{kind.lower()} {place}", macs, moved, (entry[-1], output[-1]), output)
+        yield LayerWork(nameless(kind, number), macs, moved, (entry[-1], output[-1]), output)
 
 
 def renamed(layers: Sequence[LayerWork], like: Sequence[LayerWork]) -> tuple[LayerWork, ...]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgeprune.errors import DataError
 from edgeprune.export.goal import Goal
+from edgeprune.export.race import Race
 
 LEAST_IMAGES = 8
 """Fewer say little of the ranges that other images need."""
@@ -24,11 +25,13 @@ class Calibration:
         images: whose values are looked at, float32 [n >= 1, channels, height, width].
         held_out: to choose by, where there are several ways to turn these values into scales: the same.
         goal: how often the file must be right; layers that cost more stay in float. None for all in int8.
+        race: where layers are timed; those that take longer in int8 stay in float. None for all in int8.
     """
 
     images: npt.NDArray[np.float32]
     held_out: npt.NDArray[np.float32]
     goal: Goal | None = None
+    race: Race | None = None
 
 
 def calibration_of(images: npt.NDArray[np.float32], source: str = "") -> Calibration:

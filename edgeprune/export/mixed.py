@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -77,11 +77,17 @@ class Making(Generic[File]):
         layers: of the network, in its order.
         write: makes the file with some of them in float.
         run: makes a file ready to run.
+        form: the format of the files.
+        content: the bytes of a file.
+        names: what a profile calls a layer -> the layer, for those that it calls otherwise.
     """
 
     layers: tuple[str, ...]
     write: Callable[[AbstractSet[str]], File]
     run: Callable[[File], Run]
+    form: str = ""
+    content: Callable[[File], bytes] = bytes  # type: ignore[assignment]  # of files that are bytes
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,8 @@ def _in_precision(
             assert calibration is not None
             stepped, told = quantised(proto, calibration, activations_for(target.arch))
             _forget_origin(stepped)
-            mix = told.pop("mixed", None)
-            return stepped, {"quantisation": told, **({"mixed": mix} if mix else {})}
+            settled: dict[str, Any] = {key: told.pop(key) for key in ("mixed", "race") if key in told}
+            return stepped, {"quantisation": told, **settled}
         except (OSError, EdgepruneError):  # the disk is told of by who writes
             raise
         except Exception as error:  # the converters raise many unrelated classes

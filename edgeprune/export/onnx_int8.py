@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.execute import opened
-from edgeprune.export.mixed import Making, Operator, layers_of, mixed
+from edgeprune.export.mixed import Making, Operator, layers_of
 from edgeprune.export.onnx_sort import sort_nodes
+from edgeprune.export.race import settled
 
 Array = npt.NDArray[np.float32]
 METHODS = ("minmax", "percentile", "entropy")
@@ -71,8 +72,8 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
 
     Returns:
         The new ModelProto, and what to tell: the activations' type, the way it was calibrated, for each way the error
-        of the outputs, as a share of the size of the fp32 file's, and where there is a goal, what
-        `edgeprune.export.mixed` found.
+        of the outputs, as a share of the size of the fp32 file's, and where layers may stay in float, what
+        `edgeprune.export.race.settled` found.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -89,8 +90,8 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
             errors[method] = _error(expected, _outputs(files[method].SerializeToString(), calibration.held_out))
         best = min(METHODS, key=lambda method: errors[method])
         file, told = files[best], dict[str, Any]()
-        if calibration.goal:
-            file, told["mixed"] = mixed(_making(prepared, ranges[best], activations), calibration.goal)
+        if calibration.goal or calibration.race:
+            file, told = settled(_making(prepared, ranges[best], activations), calibration.goal, calibration.race)
     told |= {"activations": activations.name, "symmetric": activations.symmetric, "calibration": best}
     return file, {**told, "errors": {method: round(error, 6) for method, error in errors.items()}}
 
@@ -118,7 +119,11 @@ def _making(prepared: Path, ranges: Any, activations: Activations) -> Making[Any
         nodes = [key for name, keys in layers.items() if name in in_float for key in keys]
         return _in_int8(prepared, ranges, activations, nodes)
 
-    return Making(tuple(layers), write, lambda proto: opened("onnx", proto.SerializeToString()))
+    def content(proto: Any) -> bytes:
+        stored: bytes = proto.SerializeToString(deterministic=True)
+        return stored
+
+    return Making(tuple(layers), write, lambda proto: opened("onnx", content(proto)), "onnx", content)
 
 
 def _operator(node: Any, stored: Set[str]) -> Operator:

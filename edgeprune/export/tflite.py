@@ -69,13 +69,13 @@ def export_tflite(
     dynamic = precision == "int8" and int8 == "dynamic"
     numbers = Numbers("int8-dynamic" if dynamic else precision)
     if precision == "int8" and calibration is not None:
-        numbers = Numbers(numbers.precision, calibration.images, int8 == "integer", calibration.goal)
+        numbers = Numbers(numbers.precision, calibration.images, int8 == "integer", calibration.goal, calibration.race)
     made = converted(model, numbers, converter)
     content = from_pixels(made.content, model.input) if fold_preprocessing else made.content
     details = inspect(content)
     details["warnings"] = [*made.warnings, *details["warnings"], *([_DYNAMIC] if dynamic else [])]
     details["converter"] = list(made.by)
-    details |= {"mixed": made.mixed} if made.mixed else {}
+    details |= made.told
     entry, sink = ends_of(content)
     ends = replace(entry, raw=fold_preprocessing), sink
     return write_artifact(model, cost, content, out, ("tflite", precision, "NHWC"), details, ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,8 +16,9 @@ from edgeprune.export.goal import Goal
 from edgeprune.export.litert import litert_file
 from edgeprune.export.once import made_once
 from edgeprune.export.onnx import named_weights, one_image_onnx
+from edgeprune.export.race import Race
 from edgeprune.export.tensorflow_graph import tensorflow_file
-from edgeprune.export.tflite_mixed import Weights, judged_file, mixed_file
+from edgeprune.export.tflite_mixed import Weights, judged_file, settled_file
 from edgeprune.export.tflite_quantise import quantised, quantiser
 from edgeprune.model import Model
 from edgeprune.registry import unknown
@@ -34,13 +35,13 @@ class Converted:
         content: the file.
         by: the packages that made it, with their versions.
         warnings: each one sentence.
-        mixed: which layers of an int8 file stay in float, and why, where there was a goal.
+        told: which layers of an int8 file stay in float, and why; see `edgeprune.export.race.settled`.
     """
 
     content: bytes
     by: Sequence[str]
     warnings: Sequence[str] = ()
-    mixed: Mapping[str, Any] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,14 @@ class Numbers:
         images: to calibrate int8 with.
         integer_ends: whether input and output are int8.
         goal: how often an int8 file must be right.
+        race: where its layers are timed.
     """
 
     precision: str = "fp32"
     images: npt.NDArray[np.float32] | None = None
     integer_ends: bool = False
     goal: Goal | None = None
+    race: Race | None = None
 
 
 def converted(model: Model, numbers: Numbers, converter: str = "auto") -> Converted:
@@ -99,13 +102,13 @@ def _by_litert(model: Model, numbers: Numbers) -> Converted:
     content, by = made_once(model, "litert", litert_file), ["litert-torch"]
     if numbers.precision == "fp32":
         return Converted(content, _versions(by))
-    by, told = [*by, "ai-edge-quantizer"], None
-    if numbers.goal:
+    by, told = [*by, "ai-edge-quantizer"], dict[str, Any]()
+    if numbers.goal or numbers.race:
         write = quantiser(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
-        content, told = mixed_file(content, write, _weights(model), numbers.goal)
+        content, told = settled_file(content, write, _weights(model), numbers.goal, numbers.race)
     else:
         content = quantised(content, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
-    return Converted(content, _versions(by), mixed=told)
+    return Converted(content, _versions(by), told=told)
 
 
 def _weights(model: Model) -> Weights:
@@ -121,8 +124,8 @@ def _by_tensorflow(model: Model, numbers: Numbers) -> Converted:
         raise MissingExtraError("tensorflow", "TFLite by TensorFlow")
     given = made_once(model, "onnx of one image", one_image_onnx)
     content = tensorflow_file(given, numbers.precision, numbers.images, integer_ends=numbers.integer_ends)
-    told = judged_file(content, numbers.goal)[1] if numbers.goal else None  # its quantizer leaves no layer out
-    return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]), mixed=told)
+    told = judged_file(content, numbers.goal, numbers.race)[1]  # its quantizer leaves no layer out
+    return Converted(content, _versions(["tensorflow", "tensorflow-cpu"]), told=told)
 
 
 def _installed(module: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which layers of an int8 file are in float, and what it loses with and without them."""
+"""Which layers of an int8 file are in float, and what it loses and takes with and without them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ def table(artifacts: Sequence[Artifact]) -> Table:
     return Table("mixed", "Layers in float", _note(next(iter(told.values()))) if told else "", columns, rows)
 
 
+def race_table(artifacts: Sequence[Artifact]) -> Table:
+    """One row for each int8 file whose layers were timed: those that take longer in int8, and whether it is kept."""
+    told = {one.path: one.details["race"] for one in artifacts if "race" in one.details}
+    columns = (
+        Column("artifact"),
+        Column("in float", number=True),
+        Column("take longer in int8"),
+        Column("there, ms", number=True, minor=True),
+        Column("in float, ms", number=True, minor=True),
+        Column("times as fast", number=True),
+        Column("kept"),
+    )
+    rows = tuple(row for path, found in told.items() for row in _raced(path, found))
+    note = (
+        "Layers that took longer in int8 than in float on the board, each with what was computed after it, changes of "
+        "layout and of number format among it, were left in float; the file with them so is kept where it is surely "
+        "faster than the one without. Numbers in brackets are 95 % intervals."
+    )
+    return Table("race", "Layers in float for speed", note, columns, rows)
+
+
 def missed(artifacts: Sequence[Artifact]) -> str:
     """Why the cut model's int8 files lose more than was asked; empty if none does."""
     told = [(one.path, one.details.get("mixed", {}).get("missed", "")) for one in artifacts if one.role == "pruned"]
@@ -40,6 +61,18 @@ def _rows(path: str, found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         done += len(step["layers"])
         names, distances = ", ".join(step["layers"]), ", ".join(f"{one:.3g}" for one in step["distances"])
         yield (path, f"{done} of {layers}", names, distances, f"{step['before']:.2f}", f"{step['after']:.2f}")
+
+
+def _raced(path: str, found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    layers = count(found["layers"])
+    if not found["steps"]:
+        yield (path, f"0 of {layers}", found["missed"] or "none", "-", "-", "-", "-")
+    for step in found["steps"]:
+        times = (f"{step['int8_ms']:.3f}", f"{step['float_ms']:.3f}")
+        low, high = step["ci95"]
+        ratio = f"{step['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+        kept = "yes" if step["kept"] else "no"
+        yield (path, f"{len(step['layers'])} of {layers}", ", ".join(step["layers"]), *times, ratio, kept)
 
 
 def _note(found: Mapping[str, Any]) -> str:

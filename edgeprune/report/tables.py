@@ -37,6 +37,7 @@ def tables(report: Report) -> dict[str, Table]:
         files(report),
         precisions.table(report.files),
         mixed.table(report.artifacts),
+        mixed.race_table(report.artifacts),
         precisions.graphs(report.artifacts),
         accuracy(report),
         cost(report),

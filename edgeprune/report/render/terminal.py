@@ -17,7 +17,7 @@ from edgeprune.report.table import Table
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import warnings
 
-_SHOWN = ("front", "speed", "files", "precisions", "mixed", "accuracy", "cost")
+_SHOWN = ("front", "speed", "files", "precisions", "mixed", "race", "accuracy", "cost")
 _SHORT = 24
 _ANY = 10_000
 _STYLES = {"faster": "green", "slower": "red", "FAILED": "bold red", "passed": "green"}
