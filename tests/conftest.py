@@ -1,4 +1,4 @@
-"""What every test may rely on: two threads, fixed seeds, and a small model with images of its own."""
+"""What every test may rely on: two threads, no clock, fixed seeds, and a small model with images of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 from arm_board import ArmBoard
+from hypothesis import HealthCheck, settings
 from program_runs import Tiny, tiny_project
 
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", "../shared/data"))
 
 torch.set_num_threads(2)
+
+# How busy the machine is says nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
