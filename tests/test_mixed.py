@@ -124,7 +124,8 @@ def test_where_float_itself_loses_too_much_nothing_is_searched_and_the_file_stay
     file, told, made = counted([5, 0], most=1, float_cost=2)
     assert file == frozenset()
     assert told["missed"] == (
-        "at most 1 points of top-1 were to be lost, and 2.00 are in float already: all layers are left in int8"
+        "at most 1 points of top-1 were to be lost, and 2.00 are in float already, so all layers are left in int8: "
+        "cut less, or recover with more"
     )
     assert len(made) == 2
 

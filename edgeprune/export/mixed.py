@@ -132,7 +132,8 @@ def mixed(making: Making[File], goal: Goal) -> tuple[File, dict[str, Any]]:
     floating = making.run(making.write(frozenset(making.layers)))
     told["lost_in_float"] = in_float = goal.lost(floating)
     if not goal.met(in_float):
-        return whole, {**told, "missed": f"{missed} {in_float:.2f} are in float already: all layers are left in int8"}
+        why = f"{in_float:.2f} are in float already, so all layers are left in int8: cut less, or recover with more"
+        return whole, {**told, "missed": f"{missed} {why}"}
     ranking = _ranking(making, floating, goal)
     file, taken, steps = _search(making, ranking, (whole, lost), goal)
     best = min(lost, *(step.after for step in steps)) if steps else lost
