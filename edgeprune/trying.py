@@ -97,9 +97,9 @@ class Board:
             UsageError: the device is not as it was when the table was measured.
         """
         artifacts = self._files.of([widths_of(plan)])
-        measured, found, why = self._measured(artifacts, self._files.folder)
-        if why:
-            self._journal.warn(f"the speed-up is foretold by the table, not measured; {why}")
+        measured, found, fatal = self._measured(artifacts, self._files.folder)
+        if not found:
+            self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
             return None
         self._artifacts, self._last = artifacts, measured
         return Tried(found[0], median_ms(measured[0]))
@@ -113,18 +113,18 @@ class Board:
         Raises:
             DeviceError, UsageError: see `tried`.
         """
-        _, found, why = self._measured(artifacts, folder)
-        if why and not why.startswith(Reason.EMULATED.name):
-            _, found, why = self._measured(artifacts, folder)
-        line = f"not measured on {self._device}: {why}"
-        if why and line not in self._journal.warnings:
+        _, found, fatal = self._measured(artifacts, folder)
+        if not found and not any(doubt.reason is Reason.EMULATED for doubt in fatal):
+            _, found, fatal = self._measured(artifacts, folder)
+        line = f"not measured on {self._device}: {_unconfirmed(fatal)}"
+        if not found and line not in self._journal.warnings:
             self._journal.warn(line)
         return {one.candidate: one for one in found}
 
     def _measured(
         self, artifacts: Sequence[Artifact], folder: Path
-    ) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...], str]:
-        """Times of files, what they say, and why they say nothing, if they do."""
+    ) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...], tuple[Doubt, ...]]:
+        """Times of files, what they say, and the fatal doubts, if any; with these, or too few clean rounds, nothing."""
         conditions = self._table.conditions
         with slot(self._device), self._journal.stage("try") as tick, open_device(self._device) as transport:
             measured = measure(
@@ -137,12 +137,11 @@ class Board:
                 rounds=_BLOCKS,
                 tick=tick,
             )
-        fatal = [doubt for one in measured for doubt in doubts(one) if doubt.fatal]
-        found = compare(measured)
-        if fatal or not found:
-            return measured, (), _unconfirmed(fatal)
-        accept(conditions.differ(conditions_of(measured[0])), self._mixed, "the table", self._journal)
-        return measured, found, ""
+        fatal = tuple(doubt for one in measured for doubt in doubts(one) if doubt.fatal)
+        found = () if fatal else compare(measured)
+        if found:
+            accept(conditions.differ(conditions_of(measured[0])), self._mixed, "the table", self._journal)
+        return measured, found, fatal
 
     def learn(self, plan: PruningPlan) -> None:
         """Ask the runtime what each layer took in the plan that was timed last, and add it to what is foretold from."""

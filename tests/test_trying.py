@@ -6,18 +6,24 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import simulated_board
+from nets import Plain, found_in
 from program_runs import Tiny, run_here
 from ssh_server import SSHD, SshServer
 
 from edgeprune import profiling, trying
+from edgeprune.bench.trust import Doubt, Reason
 from edgeprune.errors import UsageError
 from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import Conditions, LatencyTable
 from edgeprune.measurement import load_measurements
-from edgeprune.trying import accept, facts_of, look_at
+from edgeprune.prune.shapes import Shapes
+from edgeprune.trying import Board, accept, facts_of, look_at
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,35 @@ def test_conditions_that_differ_are_refused_or_told_once() -> None:
     accept("", False, "the table", journal)
     (told,) = journal.warnings
     assert told.startswith("MIXED: the table is of other conditions")
+
+
+@pytest.mark.parametrize(
+    ("doubts", "times", "told"),
+    [
+        ((Doubt(Reason.EMULATED, "QEMU", True),), 1, "EMULATED: the plan's file works there, and no time taken there"),
+        ((Doubt(Reason.BUSY, "9 of 16 blocks", True),), 2, "the machine was too busy to confirm it (BUSY: 9 of 16 blo"),
+        ((Doubt(Reason.NOISY, "blocks spread", False),), 2, "too few clean rounds were left to confirm it"),
+        ((), 2, "too few clean rounds were left to confirm it"),
+    ],
+)
+def test_files_of_which_nothing_can_be_said_are_timed_once_more_unless_emulated(
+    doubts: tuple[Doubt, ...], times: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+    monkeypatch.setattr(trying, "measure", lambda *_, **__: (timed.append(1), ("a measurement",))[1])
+    monkeypatch.setattr(trying, "open_device", lambda _: nullcontext())
+    monkeypatch.setattr(trying, "doubts", lambda _: doubts)
+    monkeypatch.setattr(trying, "compare", lambda _: ())
+    network = found_in(Plain)
+    shapes = Shapes(network.program, network.channel_map)
+    known = {shapes.fingerprint: simulated_board.network(shapes, [{}])}
+    journal = Journal(Nobody())
+    table = LatencyTable(Conditions("a board", "onnxruntime", "1.31.1", 1, "onnx"), known)
+    board = Board("local", table, shapes, SimpleNamespace(), False, journal)
+    assert board.timed([SimpleNamespace(input_shape=(1, 3, 8, 8))], Path()) == {}
+    assert len(timed) == times
+    (warning,) = journal.warnings
+    assert warning.startswith(f"not measured on local: {told}")
 
 
 over_ssh = pytest.mark.skipif(
