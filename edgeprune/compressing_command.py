@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -17,6 +16,7 @@ from edgeprune import options
 from edgeprune.bench.device import parse_device
 from edgeprune.bench.slots import slot
 from edgeprune.errors import UsageError
+from edgeprune.files import plain_name
 from edgeprune.plan import Budget
 from edgeprune.registry import unknown
 from edgeprune.request import (
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from edgeprune.pipeline import Outcome
 
 _MISSED = 1
-_SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
-"""What is not put into the name of a file."""
 
 
 def requested(
@@ -241,7 +239,7 @@ def _with_table(request: Request) -> Request:
     parse_device(name)
     if request.table or not request.budget.of_time:
         return request
-    return replace(request, table=Path("runs") / f"{_SIGNS.sub('-', name)}.table.json")
+    return replace(request, table=Path("runs") / f"{plain_name(name)}.table.json")
 
 
 def _measure_table(request: Request, talk: Talk) -> None:

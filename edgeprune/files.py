@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 Read = TypeVar("Read")
+_ODD_SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def plain_name(text: str) -> str:
+    """A text as a file's name: every run of signs but ASCII letters, digits, "_", "." and "-" is one "-"."""
+    return _ODD_SIGNS.sub("-", text)
 
 
 @contextmanager

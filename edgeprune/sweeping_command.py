@@ -20,7 +20,7 @@ from edgeprune.bench.device import SshDevice, parse_device
 from edgeprune.bench.slots import VARIABLE
 from edgeprune.compressing_command import requested
 from edgeprune.errors import UsageError
-from edgeprune.files import sha256_of, sha256_of_json
+from edgeprune.files import plain_name, sha256_of, sha256_of_json
 from edgeprune.request import Request
 from edgeprune.sweep.executor import Executor, Serial
 from edgeprune.sweep.on_ray import Needs, OnRay
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PARSING = {"allow_extra_args": True, "ignore_unknown_options": True}
 """What the command's parser must allow: words that are not its own go to `compress`."""
 Value = TypeVar("Value")
-_SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
 _FILE = re.compile(r"(?P<file>.+\.py):\w+")
 _SET_HERE = {
     "criterion": "--criteria",
@@ -228,4 +227,4 @@ def _files(asked: Asked) -> dict[str, str]:
 
 def _short(name: str) -> str:
     """The last part of a path or name, as a folder may be called."""
-    return _SIGNS.sub("-", Path(name).name)
+    return plain_name(Path(name).name)

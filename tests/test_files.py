@@ -13,11 +13,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeprune.errors import EdgepruneError, OutputError
-from edgeprune.files import output_error, read_json, sha256_of, sha256_of_json, write_json, write_text, writing
+from edgeprune.files import (
+    output_error,
+    plain_name,
+    read_json,
+    sha256_of,
+    sha256_of_json,
+    write_json,
+    write_text,
+    writing,
+)
 
 
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("resnet-18_v1.5", "resnet-18_v1.5"),
+        ("ssh://pi@raspberrypi.local:22", "ssh-pi-raspberrypi.local-22"),
+        ("zähler 2/3", "z-hler-2-3"),
+        ("", ""),
+    ],
+)
+def test_a_name_has_no_signs_that_a_file_system_or_a_shell_minds(text: str, name: str) -> None:
+    assert plain_name(text) == name
 
 
 def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edgeprune.bench.device import SshDevice, parse_device
-from edgeprune.files import output_error
+from edgeprune.files import output_error, plain_name
 
 VARIABLE = "EDGEPRUNE_SLOTS"
 """The environment variable that names the folder of the slots; without it nobody waits for anybody."""
-_SIGNS = re.compile(r"[^\w.-]+", re.ASCII)
 _HELD: set[Path] = set()
 
 
@@ -33,7 +31,7 @@ def slot(device: str) -> Iterator[None]:
     """
     folder = os.environ.get(VARIABLE)
     here = not isinstance(parse_device(device), SshDevice)
-    path = Path(folder or ".") / f"{'local' if here else _SIGNS.sub('-', device)}.lock"
+    path = Path(folder or ".") / f"{'local' if here else plain_name(device)}.lock"
     if not folder or path in _HELD:
         yield
         return
