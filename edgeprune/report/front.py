@@ -52,7 +52,7 @@ class Candidate:
         return not self.plan and self.precision == "fp32"
 
     def __str__(self) -> str:
-        lost = "" if self.is_reference else f", {points(self.change)} points{'' if self.fits else ', too much'}"
+        lost = "" if self.is_reference else f", {self.change.points} points{'' if self.fits else ', too much'}"
         return f"{self.precision} {_speed(self)}{lost}"
 
 
@@ -130,12 +130,6 @@ def is_measured(candidates: Sequence[Candidate]) -> bool:
     return any(one.measured is not None for one in candidates if not one.is_reference)
 
 
-def points(change: Change) -> str:
-    """A change with its interval, in points: "-0.4 [-1.2, +0.3]"."""
-    difference, low, high = (f"{100 * value:+.1f}" for value in (change.difference, *change.ci95))
-    return f"{difference} [{low}, {high}]"
-
-
 def table(front: Front | None) -> Table:
     """One row for each file that was tried."""
     columns = (
@@ -166,7 +160,7 @@ def _row(one: Candidate) -> tuple[str, ...]:
         one.precision,
         kept(one.macs, 1.0),
         str(one.in_float or "-"),
-        "-" if one.is_reference else points(one.change),
+        "-" if one.is_reference else one.change.points,
         "-" if one.foretold is None else f"{one.foretold:.3g}x",
         _speed(one),
         "chosen" if one.chosen else "kept" if one.fits else "too much lost",
@@ -181,4 +175,4 @@ def _speed(one: Candidate) -> str:
 
 def _named(one: Candidate) -> str:
     what = f"cut for {one.solved_for:.3g}x, in {one.precision}" if one.plan else f"the uncut model in {one.precision}"
-    return f"{what}: {_speed(one)}, {points(one.change)} points"
+    return f"{what}: {_speed(one)}, {one.change.points} points"

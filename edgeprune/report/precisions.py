@@ -99,5 +99,4 @@ def _row(one: FileAccuracy) -> tuple[str, ...]:
 def _points(one: FileAccuracy) -> str:
     if one.change is None:
         return "reference" if one.artifact == one.reference else "-"
-    change, low, high = (f"{100 * value:+.1f}" for value in (one.change.difference, *one.change.ci95))
-    return f"{change} [{low}, {high}]"
+    return one.change.points

@@ -29,6 +29,12 @@ class Change:
     difference: float
     ci95: tuple[float, float]
 
+    @property
+    def points(self) -> str:
+        """This in points, hundredths of the images, with its interval: "-0.4 [-1.2, +0.3]"."""
+        difference, low, high = (f"{100 * value:+.1f}" for value in (self.difference, *self.ci95))
+        return f"{difference} [{low}, {high}]"
+
 
 def change_between(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
     """How many more images are right after than before, as a share of them; both [images]."""

@@ -10,7 +10,7 @@ from edgeprune.report.headline import doubt, metric_name, short_name
 from edgeprune.report.heat import heat
 from edgeprune.report.numbers import change, count, duration, kept, scaled, share, significant, speed_up
 from edgeprune.report.parts import SpeedUp, Timing
-from edgeprune.report.scores import Change, Step
+from edgeprune.report.scores import Step
 from edgeprune.report.table import Column, Table
 from edgeprune.report.timed import Timed
 from edgeprune.report.wording import budget
@@ -176,7 +176,7 @@ def accuracy(report: Report) -> Table:
             _step_name(step, last=step is scored.steps[-1]),
             count(scored.images),
             share(1.0) if sure else text(step.share),
-            *((_points(step.change),) if changed else ()),
+            *((step.change.points if step.change else "-",) if changed else ()),
             *((text(step.top5),) if several else ()),
         )
 
@@ -198,13 +198,6 @@ def _step_name(step: Step, *, last: bool) -> str:
     """A step in words; the model that is handed over is marked unless it is the last one, as it should be."""
     name = "norms alone" if step.name == "norms" else step.name
     return f"{name}, kept" if step.kept and not last else name
-
-
-def _points(change: Change | None) -> str:
-    if change is None:
-        return "-"
-    difference, low, high = (f"{100 * value:+.1f}" for value in (change.difference, *change.ci95))
-    return f"{difference} [{low}, {high}]"
 
 
 def cost(report: Report) -> Table:

@@ -15,7 +15,6 @@ from edgeprune.report.render.markdown import bullets, escape, listed
 from edgeprune.report.render.markdown import table as markdown_table
 from edgeprune.report.render.pareto import ParetoChart, Spot, chart
 from edgeprune.report.render.terminal import fitted
-from edgeprune.report.scores import Change
 from edgeprune.report.sweep import Row, SweepReport
 from edgeprune.report.table import Column, Table
 from edgeprune.stats import share_interval
@@ -57,17 +56,11 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.precision,
         "-" if row.macs_kept is None else kept(row.macs_kept, 1.0),
         share(scored.share, share_interval(scored.share, scored.images)) if scored else "-",
-        points(scored.change) if scored else "-",
+        scored.change.points if scored else "-",
         speed_up(found.ratio, found.ci95) if found else "-",
         f"{found.runtime}, {found.threads} thr" if found else "-",
         row.result + mark,
     )
-
-
-def points(change: Change) -> str:
-    """A change with its interval in points: "-0.6 [-1.4, +0.2]"."""
-    difference, low, high = (f"{100 * value:+.1f}" for value in (change.difference, *change.ci95))
-    return f"{difference} [{low}, {high}]"
 
 
 def plot(report: SweepReport) -> ParetoChart | None:
@@ -86,7 +79,7 @@ def _spot(row: Row, timed: bool) -> Spot | None:
     found = row.least
     if row.accuracy is None or (timed and found is None) or not row.macs_kept:
         return None
-    told = f"{row.task}, {points(row.accuracy.change)} points"
+    told = f"{row.task}, {row.accuracy.change.points} points"
     if found is None:
         speed = 1 / row.macs_kept
         return Spot(speed, None, row.accuracy.change, row.precision, f"{told}, {significant(speed)}x fewer MACs")
