@@ -26,6 +26,23 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """An axis from one value to another; where `start` is the larger one, values fall along it.
+
+    Attributes:
+        start: the value at 0.
+        end: the value at 100.
+    """
+
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """Where a value stands, 0 to 100; what is beyond stands at the edge."""
+        return percent((value - self.start) / (self.end - self.start), 1.0)
+
+
+@dataclass(frozen=True)
 class Interval:
     """A speed-up: its setting, its text, its verdict and where it lies."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.report.render.charts import Mark, percent, round_values
+from edgeprune.report.render.charts import Axis, Mark, round_values
 from edgeprune.report.scores import Change
 
 
@@ -75,19 +75,6 @@ class ParetoChart:
     missing: int
 
 
-@dataclass(frozen=True)
-class _Axis:
-    start: float
-    end: float
-
-    def at(self, value: float) -> float:
-        return percent((value - self.start) / (self.end - self.start), 1.0)
-
-    def marks(self, text: str) -> tuple[Mark, ...]:
-        values = round_values(*sorted((self.start, self.end)))
-        return tuple(Mark(self.at(value), text.format(value) if value else "0") for value in values)
-
-
 def chart(spots: Sequence[Spot], missing: int = 0, limit: float | None = None) -> ParetoChart | None:
     """The plot of some spots; None where there are none.
 
@@ -103,8 +90,8 @@ def chart(spots: Sequence[Spot], missing: int = 0, limit: float | None = None) -
     across = _axis(min(1.0, *speeds), max(1.0, *speeds))
     up = _axis(max(0.0, *points), min(0.0 if limit is None else limit, *points))  # from the top down
     return ParetoChart(
-        across=across.marks("{:.4g}x"),
-        up=up.marks("{:+.3g}"),
+        across=_marks(across, "{:.4g}x"),
+        up=_marks(up, "{:+.3g}"),
         one=across.at(1.0),
         limit=None if limit is None else up.at(limit),
         front=_path(front(spots), across, up),
@@ -123,12 +110,17 @@ def front(spots: Sequence[Spot]) -> list[Spot]:
     return best
 
 
-def _axis(start: float, end: float) -> _Axis:
+def _axis(start: float, end: float) -> Axis:
     margin = 0.06 * (end - start) or 0.02
-    return _Axis(start - margin, end + margin)
+    return Axis(start - margin, end + margin)
 
 
-def _point(one: Spot, across: _Axis, up: _Axis) -> Point:
+def _marks(axis: Axis, text: str) -> tuple[Mark, ...]:
+    values = round_values(*sorted((axis.start, axis.end)))
+    return tuple(Mark(axis.at(value), text.format(value) if value else "0") for value in values)
+
+
+def _point(one: Spot, across: Axis, up: Axis) -> Point:
     (left, right), (worst, best) = one.across, one.change.ci95
     return Point(
         at=across.at(one.speed),
@@ -143,7 +135,7 @@ def _point(one: Spot, across: _Axis, up: _Axis) -> Point:
     )
 
 
-def _path(best: Sequence[Spot], across: _Axis, up: _Axis) -> str:
+def _path(best: Sequence[Spot], across: Axis, up: Axis) -> str:
     """From the fastest to the most accurate one, in steps."""
     places = [(across.at(one.speed), up.at(100 * one.change.difference)) for one in best]
     return f"M{places[0][0]} {places[0][1]}" + "".join(f"V{down}H{at}" for at, down in places[1:])

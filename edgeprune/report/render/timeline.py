@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgeprune.course import BlockTime
 from edgeprune.report.headline import threads
 from edgeprune.report.numbers import significant
-from edgeprune.report.render.charts import Mark, cut, percent, round_values, settings
+from edgeprune.report.render.charts import Axis, Mark, cut, round_values, settings
 from edgeprune.report.timed import Timed
 
 _MINUTES_FROM_S = 180
@@ -59,19 +59,6 @@ class _Course:
     blocks: tuple[BlockTime, ...]
 
 
-@dataclass(frozen=True)
-class _Axis:
-    start: float
-    end: float
-
-    def at(self, value: float) -> float:
-        return percent((value - self.start) / (self.end - self.start), 1.0)
-
-    def marks(self, unit: float = 1.0) -> tuple[Mark, ...]:
-        values = round_values(self.start / unit, self.end / unit)
-        return tuple(Mark(self.at(value * unit), f"{value:.6g}") for value in values)
-
-
 def timelines(report: Timed) -> tuple[Timeline, ...]:
     """One drawing for each runtime, number of threads and machine whose blocks are known."""
     return tuple(
@@ -94,11 +81,11 @@ def heated(report: Timed) -> tuple[Timeline, ...]:
 def _timeline(label: str, files: Sequence[_Course], pruned: set[str], mark_s: float | None = None) -> Timeline:
     moments = [block.started_s for file in files for block in file.blocks]
     margin = 0.02 * (max(moments) - min(moments)) or 0.5
-    time = _Axis(max(0.0, min(moments) - margin), max(moments) + margin)
+    time = Axis(max(0.0, min(moments) - margin), max(moments) + margin)
     minutes = time.end - time.start > _MINUTES_FROM_S
     changes = [block.p50_ms / file.usual_ms - 1 for file in files for block in file.blocks]
     high = min(max(1.15 * max(changes), _LEAST_SHARE), _MOST_SHARE)
-    height = _Axis(high, max(min(1.15 * min(changes), -_LEAST_SHARE), -1.0))  # from the top down
+    height = Axis(high, max(min(1.15 * min(changes), -_LEAST_SHARE), -1.0))  # from the top down
     rows = [_times(file, file.artifact in pruned, time, height) for file in files]
     sensors = _sensors(files, time)
     known = {row.label for row in sensors}
@@ -106,14 +93,19 @@ def _timeline(label: str, files: Sequence[_Course], pruned: set[str], mark_s: fl
     return Timeline(
         label=label,
         unit="min" if minutes else "s",
-        ticks=time.marks(60 if minutes else 1),
+        ticks=_marks(time, 60 if minutes else 1),
         rows=(*rows, *sensors),
         missing=f"This machine does not tell its {missing}." if missing else "",
         mark=None if mark_s is None else time.at(mark_s),
     )
 
 
-def _times(file: _Course, pruned: bool, time: _Axis, height: _Axis) -> Row:
+def _marks(axis: Axis, unit: float) -> tuple[Mark, ...]:
+    values = round_values(axis.start / unit, axis.end / unit)
+    return tuple(Mark(axis.at(value * unit), f"{value:.6g}") for value in values)
+
+
+def _times(file: _Course, pruned: bool, time: Axis, height: Axis) -> Row:
     places = [(time.at(block.started_s), height.at(block.p50_ms / file.usual_ms - 1)) for block in file.blocks]
     reasons = Counter(reason for block in file.blocks for reason in block.tainted)
     medians = [block.p50_ms for block in file.blocks]
@@ -137,7 +129,7 @@ def _times(file: _Course, pruned: bool, time: _Axis, height: _Axis) -> Row:
     )
 
 
-def _sensors(files: Sequence[_Course], time: _Axis) -> list[Row]:
+def _sensors(files: Sequence[_Course], time: Axis) -> list[Row]:
     """What the sensors said after every block of a setting, in the order of time."""
     blocks = sorted((block for file in files for block in file.blocks), key=lambda block: block.started_s)
     told = {
@@ -152,10 +144,10 @@ def _sensors(files: Sequence[_Course], time: _Axis) -> list[Row]:
     return rows
 
 
-def _sensor(name: str, unit: str, least: float, readings: Sequence[tuple[float, float]], time: _Axis) -> Row:
+def _sensor(name: str, unit: str, least: float, readings: Sequence[tuple[float, float]], time: Axis) -> Row:
     low, high = min(value for _, value in readings), max(value for _, value in readings)
     margin = max(0.1 * (high - low), (least - (high - low)) / 2)
-    height = _Axis(high + margin, low - margin)
+    height = Axis(high + margin, low - margin)
     text = f"{low:.0f} {unit}" if round(low) == round(high) else f"{low:.0f} to {high:.0f} {unit}"
     line = _path([(time.at(when), height.at(value)) for when, value in readings])
     return Row(name, "", text, "sensor", (), line)
