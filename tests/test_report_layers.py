@@ -50,7 +50,7 @@ def test_a_report_keeps_its_explanations_and_one_without_any_is_as_before():
     jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
     assert Report.from_json(document) == REPORT
     assert "explanations" not in FULL.to_json()
-    jsonschema.validate(json.loads(bench.json(single_files())), json.loads(BENCH_SCHEMA.read_text()))
+    jsonschema.validate(json.loads(bench.FILES["bench.json"](single_files())), json.loads(BENCH_SCHEMA.read_text()))
 
 
 def test_a_cause_that_is_not_in_the_closed_list_is_no_valid_report():

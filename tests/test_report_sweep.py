@@ -97,7 +97,7 @@ def test_how_a_task_ended_is_told_in_words(code, run, result, failed):
 def test_the_document_is_valid_by_its_published_schema():
     schema = json.loads(SCHEMA_FILE.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    document = json.loads(pages.json(a_report()))
+    document = json.loads(pages.FILES["sweep.json"](a_report()))
     jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "more": 1}, schema)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 
 from edgeprune.report.bench import BenchReport
 from edgeprune.report.heat import heat
-from edgeprune.report.render import charts
+from edgeprune.report.render import charts, json
 from edgeprune.report.render.html import page
 from edgeprune.report.render.layer_bars import layer_times
 from edgeprune.report.render.markdown import bullets, escape, explained, listed, table
 from edgeprune.report.render.timeline import heated, timelines
 from edgeprune.report.tables import energy, speed
 from edgeprune.report.wording import warnings
-
-
-def json(report: BenchReport) -> str:
-    """The report as an indented JSON document, schema 1 (`edgeprune/report/bench.schema.json`)."""
-    return json_module.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def markdown(report: BenchReport) -> str:
@@ -65,5 +59,5 @@ def context(report: BenchReport) -> list[str]:
     return [*sentences, *report.run.notes]
 
 
-FILES = {"bench.json": json, "bench.md": markdown, "bench.html": html}
+FILES = {"bench.json": json.render, "bench.md": markdown, "bench.html": html}
 """The files of a folder, and what draws them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 from collections import Counter
 
@@ -10,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from edgeprune.report.numbers import count, kept, share, significant, speed_up
+from edgeprune.report.render import json
 from edgeprune.report.render.html import page
 from edgeprune.report.render.markdown import bullets, escape, listed
 from edgeprune.report.render.markdown import table as markdown_table
@@ -118,11 +118,6 @@ def show(report: SweepReport) -> None:
     Console(highlight=False).print(renderable(report))
 
 
-def json(report: SweepReport) -> str:
-    """The report as an indented JSON document, schema 1 (`edgeprune/report/sweep.schema.json`)."""
-    return json_module.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def markdown(report: SweepReport) -> str:
     """The report as Markdown; text from the user cannot become markup."""
     drawn = table(report)
@@ -146,5 +141,5 @@ def html(report: SweepReport) -> str:
     )
 
 
-FILES = {"sweep.json": json, "sweep.md": markdown, "sweep.html": html}
+FILES = {"sweep.json": json.render, "sweep.md": markdown, "sweep.html": html}
 """The files of a folder, and what draws them."""
