@@ -14,7 +14,7 @@ from edgeprune.report.front import Front
 from edgeprune.report.headline import headline
 from edgeprune.report.parts import BudgetFacts
 from edgeprune.report.render import html, markdown, terminal
-from edgeprune.report.render.html import front_chart
+from edgeprune.report.render.front_chart import front_chart
 from edgeprune.report.tables import tables
 from edgeprune.report.wording import budget
 
