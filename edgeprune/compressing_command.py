@@ -32,14 +32,12 @@ from edgeprune.request import (
     parse_shape,
 )
 from edgeprune.target import load_target
-from edgeprune.terminal import Talk, print_plan, print_report
+from edgeprune.terminal import Talk, end_missed, print_plan, print_report
 from edgeprune.train.recipe import DistilOrder, distil_order
 from edgeprune.train.settings import Device as TrainDevice
 
 if TYPE_CHECKING:
     from edgeprune.pipeline import Outcome
-
-_MISSED = 1
 
 
 def requested(
@@ -283,6 +281,4 @@ def _print(outcome: Outcome, talk: Talk, as_json: bool) -> None:
         print_report(outcome.report, outcome.folder, talk, as_json)
     if outcome.failure:
         raise outcome.failure
-    if outcome.missed:
-        talk.say(f"goal missed: {outcome.missed}; the report says why, layer by layer")
-        raise typer.Exit(_MISSED)
+    end_missed(outcome.missed, talk)

@@ -20,6 +20,7 @@ from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
 from edgeprune.recovery import Recovery, taught
 from edgeprune.reopening import asked_again, uncut_again
+from edgeprune.report import mixed
 from edgeprune.report.document import Report
 from edgeprune.report.scores import BLOCKS, CUT, NORMS, RECONSTRUCTION, RECOVERY
 from edgeprune.request import OnnxBatch, Request, TfliteConverter, TfliteInt8
@@ -46,7 +47,8 @@ class FinetuneOrder:
         target: a board's name or the path of a board file.
         formats: file formats to write; None for all that can be written here.
         precisions: to write each of them in.
-        tflite_converter: see `edgeprune.request.Request`; and so the next three.
+        max_drop: see `edgeprune.request.Request`; and so the next four.
+        tflite_converter: what makes TFLite files.
         tflite_int8: what int8 is in TFLite files.
         onnx_batch: how many images an ONNX file takes at once.
         fold_preprocessing: whether files take raw pixels.
@@ -65,6 +67,7 @@ class FinetuneOrder:
     target: str | None = None
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
+    max_drop: float | None = None
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
     onnx_batch: OnnxBatch = "dynamic"
@@ -120,7 +123,7 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     with staged(out) as folder:
         report = conclude(request, Result(plan, uncut, pruned, recovery), photos, target, formats, folder, journal)
     shutil.rmtree(study.place, ignore_errors=True)
-    return Outcome(plan, whole, report, out)
+    return Outcome(plan, whole, report, out, mixed.missed(report.artifacts))
 
 
 def _request(asked: FinetuneOrder, before: Report) -> Request:
@@ -131,6 +134,7 @@ def _request(asked: FinetuneOrder, before: Report) -> Request:
         target=asked.target or again.target,
         formats=asked.formats,
         precisions=asked.precisions,
+        max_drop=asked.max_drop,
         tflite_converter=asked.tflite_converter,
         tflite_int8=asked.tflite_int8,
         onnx_batch=asked.onnx_batch,

@@ -11,7 +11,7 @@ import typer
 
 from edgeprune import options
 from edgeprune.request import parse_formats, parse_precisions
-from edgeprune.terminal import Talk, print_report
+from edgeprune.terminal import Talk, end_missed, print_report
 from edgeprune.train.recipe import distil_order
 
 
@@ -39,6 +39,13 @@ def finetune(
     target: Annotated[str | None, typer.Option(help="A board, or a TOML file. (default: that of the run)")] = None,
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Points of accuracy that cut and int8 may cost together; without labels, of agreement with uncut.",
+            metavar="POINTS",
+        ),
+    ] = None,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
     onnx_batch: options.OnnxBatch = "dynamic",
@@ -87,6 +94,7 @@ def finetune(
                 target=target,
                 formats=parse_formats(formats),
                 precisions=parse_precisions(precisions),
+                max_drop=max_drop,
                 tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
                 tflite_int8=tflite_int8,  # type: ignore[arg-type]
                 onnx_batch=onnx_batch,  # type: ignore[arg-type]
@@ -101,3 +109,4 @@ def finetune(
         )
     if outcome.report is not None:
         print_report(outcome.report, outcome.folder, talk, as_json)
+    end_missed(outcome.missed, talk)

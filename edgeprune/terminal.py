@@ -12,6 +12,7 @@ from threading import Lock, current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,6 +24,7 @@ from edgeprune.progress import Tick
 if TYPE_CHECKING:
     from edgeprune.report.document import Report
 
+_MISSED = 1
 _NAMES_SHOWN = 3
 """Of the layers tied in one space or reading it; all are in the JSON document."""
 
@@ -109,6 +111,17 @@ def print_report(report: Report, folder: Path | None, talk: Talk, as_json: bool)
     show(report)
     if folder:
         talk.say(f"Everything is in {folder}: the files, plan.json, report.json, report.md, report.html")
+
+
+def end_missed(missed: str, talk: Talk) -> None:
+    """Say which goal a run missed, and end the command with the exit code for that; nothing where it missed none.
+
+    Raises:
+        typer.Exit: it missed one.
+    """
+    if missed:
+        talk.say(f"goal missed: {missed}; the report says why, layer by layer")
+        raise typer.Exit(_MISSED)
 
 
 def print_rows(kind: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here, run_python, tiny_project
+from program_runs import Ran, Tiny, fault, fingerprint, nothing, run_forked, run_here, run_python, tiny_project
 from safetensors.torch import load_file, save_file
 
 from edgeprune.report.document import Report
@@ -118,6 +118,35 @@ def test_several_processes_make_one_run(place):
 
 def test_options_that_cannot_be_are_refused(place):
     fault(run_here(*arguments("--lr", "-1")), 2, "--lr")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(("0.5",), "--precisions int8"), (("-1", "--precisions", "int8"), "--max-drop must be from 0 to below 100")],
+)
+def test_an_accuracy_that_cannot_be_kept_to_is_refused(place, more, said):
+    fault(run_here(*arguments("--max-drop", *more)), 2, "--max-drop", said)
+
+
+def missing() -> None:
+    """Whatever the files lose is too much."""
+    from edgeprune.report import mixed
+
+    mixed.missed = lambda artifacts: f"all of {len(artifacts)} files lose too much"
+
+
+@pytest.mark.parametrize(("before", "code"), [(nothing, 0), (missing, 1)])
+def test_what_cut_and_int8_cost_together_is_counted_on_images_that_are_not_reported_on(place, before, code):
+    options = ("--train-data", "food.npz", "--precisions", "int8", "--max-drop", "90", "--out", "runs/small")
+    ran = run_forked(*arguments(*options, "--overwrite", "--json"), before=before)
+    assert ran.code == code, ran.err
+    assert ("goal missed: all of 4 files lose too much" in ran.err) == bool(code)
+    report, first = Report.from_json(json.loads(ran.out)), Report.load(Path("runs/run/report.json"))
+    told = [one.details["mixed"] for one in report.artifacts if one.precision == "int8"]
+    assert [one["max_drop"] for one in told] == [90, 90]
+    assert report.accuracy is not None
+    assert first.accuracy is not None
+    assert {one["images"] + report.accuracy.images for one in told} == {first.accuracy.images}
 
 
 def test_files_are_of_the_kind_that_is_asked_for_as_those_of_compress(place):
