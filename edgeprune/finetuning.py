@@ -18,6 +18,7 @@ from edgeprune.pipeline import Outcome, Result, conclude, study_of
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
+from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery, taught
 from edgeprune.reopening import asked_again, uncut_again
 from edgeprune.report import mixed
@@ -47,7 +48,8 @@ class FinetuneOrder:
         target: a board's name or the path of a board file.
         formats: file formats to write; None for all that can be written here.
         precisions: to write each of them in.
-        max_drop: see `edgeprune.request.Request`; and so the next four.
+        max_drop: see `edgeprune.request.Request`; and so the next five.
+        float_where_faster: whether layers of int8 files stay in float where that is timed to be faster here.
         tflite_converter: what makes TFLite files.
         tflite_int8: what int8 is in TFLite files.
         onnx_batch: how many images an ONNX file takes at once.
@@ -68,6 +70,7 @@ class FinetuneOrder:
     formats: tuple[str, ...] | None = None
     precisions: tuple[str, ...] = ("fp32",)
     max_drop: float | None = None
+    float_where_faster: bool = False
     tflite_converter: TfliteConverter = "auto"
     tflite_int8: TfliteInt8 = "static"
     onnx_batch: OnnxBatch = "dynamic"
@@ -101,6 +104,7 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     check_free(out, asked.overwrite)
     if out.resolve() == asked.run.resolve():
         raise UsageError("the run itself is not replaced", where=str(out), fix="Name another folder with --out.")
+    race = race_of(request, target, journal)
     with journal.stage("load"):
         saved = load_saved(asked.run)
         model = replace(uncut_again(request, asked.run), classes=saved.classes)
@@ -121,7 +125,8 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
     if not is_first():
         return Outcome(plan, whole)
     with staged(out) as folder:
-        report = conclude(request, Result(plan, uncut, pruned, recovery), photos, target, formats, folder, journal)
+        result = Result(plan, uncut, pruned, recovery)
+        report = conclude(request, result, photos, target, formats, folder, journal, race=race)
     shutil.rmtree(study.place, ignore_errors=True)
     return Outcome(plan, whole, report, out, mixed.missed(report.artifacts))
 
@@ -135,6 +140,7 @@ def _request(asked: FinetuneOrder, before: Report) -> Request:
         formats=asked.formats,
         precisions=asked.precisions,
         max_drop=asked.max_drop,
+        float_where_faster=asked.float_where_faster,
         tflite_converter=asked.tflite_converter,
         tflite_int8=asked.tflite_int8,
         onnx_batch=asked.onnx_batch,

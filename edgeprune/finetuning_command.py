@@ -46,6 +46,7 @@ def finetune(
             metavar="POINTS",
         ),
     ] = None,
+    float_where_faster: options.FloatWhereFaster = False,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
     onnx_batch: options.OnnxBatch = "dynamic",
@@ -95,6 +96,7 @@ def finetune(
                 formats=parse_formats(formats),
                 precisions=parse_precisions(precisions),
                 max_drop=max_drop,
+                float_where_faster=float_where_faster,
                 tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
                 tflite_int8=tflite_int8,  # type: ignore[arg-type]
                 onnx_batch=onnx_batch,  # type: ignore[arg-type]

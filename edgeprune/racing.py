@@ -88,7 +88,10 @@ def race_of(request: Request, target: Target, journal: Journal) -> BoardRace | N
         return None
     if facts.get("machine") != target.arch:
         what = f"layers for {target.name} ({target.arch}) cannot be timed on {machine_name(facts)}"
-        fix = "Name the board, --device ssh://user@host, or take --target host; or leave --float-where-faster out."
+        fix = (
+            "Run it on such a board (compress: or name one, --device ssh://user@host), or take --target host; "
+            "or leave --float-where-faster out."
+        )
         raise UsageError(what, where=device, fix=fix)
     cores = len(os.sched_getaffinity(0)) if device == "local" else target.cores
     return BoardRace(device, min(target.threads[0], cores), journal)

@@ -28,6 +28,7 @@ from edgeprune.pipeline import ROWS, UNSAFE, Result, conclude
 from edgeprune.plan import PruningPlan
 from edgeprune.prune.allocate import allocate, left_whole
 from edgeprune.prune.score import Scorer
+from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery
 from edgeprune.reopening import TRAINED, TRAINING
 from edgeprune.report.document import Report
@@ -90,6 +91,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     target = load_target(request.target)
     criterion = configure(request.criterion, request.criterion_options)
     formats = chosen_formats(request, target, journal) if order.prune else ()
+    race = race_of(request, target, journal) if order.prune else None
     chosen(order.settings.device)
     model = _model(order, journal)
     if order.prune:
@@ -111,7 +113,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
         report = None
         if pruning is not None and pruning.plan is not None:
             result = _result(lesson, pruning.plan, replace(start, model=ended), journal)
-            report = conclude(request, result, lesson.photos, target, formats, folder, journal)
+            report = conclude(request, result, lesson.photos, target, formats, folder, journal, race=race)
     shutil.rmtree(place, ignore_errors=True)
     return Finished(document, trained.rows, out, report)
 

@@ -84,6 +84,7 @@ def train(
     target: options.Target = "rpi4",
     formats: options.Formats = None,
     precisions: options.Precisions = "fp32",
+    float_where_faster: options.FloatWhereFaster = False,
     tflite_converter: options.TfliteConverter = "auto",
     tflite_int8: options.TfliteInt8 = "static",
     onnx_batch: options.OnnxBatch = "dynamic",
@@ -118,6 +119,7 @@ def train(
         scope=scope,  # type: ignore[arg-type]  # checked by Request.check
         formats=parse_formats(formats),
         precisions=parse_precisions(precisions),
+        float_where_faster=float_where_faster,
         tflite_converter=tflite_converter,  # type: ignore[arg-type]  # checked by Request.check
         tflite_int8=tflite_int8,  # type: ignore[arg-type]
         onnx_batch=onnx_batch,  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,12 @@ import pytest
 import torch
 from program_runs import Ran, Tiny, fault, fingerprint, nothing, run_forked, run_here, run_python, tiny_project
 from safetensors.torch import load_file, save_file
+from told_race import second_is_slower_in_int8
 
+from edgeprune import racing
 from edgeprune.report.document import Report
+
+IN_INT8 = ("--precisions", "int8", "--float-where-faster", "--bench")
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +168,21 @@ def test_files_are_of_the_kind_that_is_asked_for_as_those_of_compress(place):
 @pytest.mark.parametrize("option", ["--onnx-batch", "--tflite-converter", "--tflite-int8"])
 def test_a_kind_of_file_that_is_not_known_is_refused(place, option):
     fault(run_here(*arguments(option, "2")), 2, option)
+
+
+def test_layers_that_take_longer_in_int8_are_left_in_float_where_that_is_asked_for(place):
+    before = functools.partial(second_is_slower_in_int8, "edgeprune.finetuning")
+    ran = run_forked(*arguments(*IN_INT8, "--out", "runs/mixed", "--train-data", "food.npz"), before=before)
+    assert ran.code == 0, ran.err
+    artifacts = Report.load(Path("runs/mixed/report.json")).artifacts
+    told = {one.path: one.details["race"]["in_float"] for one in artifacts if one.precision == "int8"}
+    assert told == {"baseline-int8.onnx": ["second"], "pruned-int8.onnx": ["second"]}
+
+
+def test_layers_cannot_be_timed_for_a_board_of_another_kind(place, monkeypatch):
+    ran = run_here(*arguments("--bench", "--float-where-faster"))
+    fault(ran, 2, "--float-where-faster is about", "--precisions int8")
+    monkeypatch.setattr(racing, "facts_of", lambda _: {"machine": "m68k", "cpu": "an Amiga"})
+    ran = run_here(*arguments(*IN_INT8, "--out", "runs/none"))
+    fault(ran, 2, "cannot be timed on an Amiga", "--target host")
+    assert not Path("runs/none").exists()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from program_runs import fault, run_here, run_program
 from report_samples import FULL
 from test_bench_session import an_artifact
+from told_race import FASTER, UNSURE, Told
 
 from edgeprune import racing
 from edgeprune.bench.by_layer import by_layer
@@ -26,7 +27,7 @@ from edgeprune.export.child import end_child
 from edgeprune.export.goal import Goal
 from edgeprune.export.mixed import Making
 from edgeprune.export.onnx import export_onnx
-from edgeprune.export.race import Lap, quickest, settled
+from edgeprune.export.race import quickest, settled
 from edgeprune.export.tflite import export_tflite
 from edgeprune.journal import Journal, Nobody
 from edgeprune.profile import OperatorTime, Profile
@@ -36,25 +37,6 @@ from edgeprune.report.render import html, markdown, terminal
 from edgeprune.report.tables import tables
 from edgeprune.request import Request
 from edgeprune.target import load_target
-
-FASTER, UNSURE = Lap(1.2, (1.1, 1.3), True), Lap(1.05, (0.9, 1.2), False)
-
-
-class Told:
-    """A race whose times are given: of each layer in int8 and in float, and of the two files."""
-
-    def __init__(self, layers, lap=FASTER):
-        self.layers, self.outcome, self.raced = layers, lap, []
-
-    def layer_ms(self, form, files):
-        assert len(files) == 2
-        return [{name: times[place] for name, times in self.layers.items()} for place in (0, 1)]
-
-    def lap(self, form, file, other):
-        self.raced.append((form, file, other))
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
 
 
 def making(*layers, **more):

@@ -13,11 +13,15 @@ import torch
 from interrupting import interrupt
 from program_runs import Ran, Tiny, fault, fingerprint, run_forked, run_here
 from safetensors.torch import load_file
+from told_race import second_is_slower_in_int8
 
+from edgeprune import racing
 from edgeprune.model import load_saved
 from edgeprune.plan import PruningPlan
 from edgeprune.report.document import Report
 from edgeprune.train.checkpoint import NAME
+
+IN_INT8 = ("--precisions", "int8", "--float-where-faster", "--bench")
 
 
 @pytest.fixture
@@ -189,3 +193,21 @@ def test_a_folder_of_something_else_is_not_replaced(place, tiny):
     Path("runs/run/mine.txt").write_text("mine")
     fault(run_here(*arguments(tiny, "--overwrite")), 2, "not a training of edgeprune")
     assert Path("runs/run/mine.txt").read_text() == "mine"
+
+
+def test_layers_that_take_longer_in_int8_are_left_in_float_where_that_is_asked_for(place, tiny):
+    before = functools.partial(second_is_slower_in_int8, "edgeprune.training")
+    ran = run_forked(*arguments(tiny, *IN_INT8, "--ratio", "0.5", "--multiple", "4"), before=before)
+    assert ran.code == 0, ran.err
+    artifacts = Report.load(Path("runs/run/report.json")).artifacts
+    told = {one.path: one.details["race"]["in_float"] for one in artifacts if one.precision == "int8"}
+    assert told == {"baseline-int8.onnx": ["second"], "pruned-int8.onnx": ["second"]}
+
+
+def test_layers_cannot_be_timed_for_a_board_of_another_kind(place, tiny, monkeypatch):
+    ran = run_here(*arguments(tiny, "--bench", "--float-where-faster"))
+    fault(ran, 2, "--float-where-faster is about", "--precisions int8")
+    monkeypatch.setattr(racing, "facts_of", lambda _: {"machine": "m68k", "cpu": "an Amiga"})
+    ran = run_here(*arguments(tiny, *IN_INT8))
+    fault(ran, 2, "cannot be timed on an Amiga", "--target host")
+    assert not Path("runs").exists()
