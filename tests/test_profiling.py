@@ -8,22 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 import simulated_board as board
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import traced, zoo
+from nets import plan_of, traced, zoo
 
-from edgeprune import profiling, trying
+from edgeprune import cutting, profiling, trying
 from edgeprune.artifact import Artifact
 from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.trust import Doubt, Reason
 from edgeprune.errors import DeviceError, EdgepruneError, TrustError, UsageError
+from edgeprune.export import EXPORTERS
+from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import LatencyTable
 from edgeprune.profiling import ProfileOrder, profile
 from edgeprune.prune.shapes import Shapes
 from edgeprune.request import Request
-from edgeprune.variants import MOST_WIDTHS, choices_of, variant
+from edgeprune.target import load_target
+from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, variant
 
 
 @settings(max_examples=50, deadline=None)
@@ -49,6 +53,21 @@ def test_of_a_wide_space_widths_from_the_narrowest_to_the_widest_are_looked_at()
     assert widest == sorted(widest, reverse=True)
     assert 96 <= widest[-1] <= 104
     assert all(width % 8 == 0 for width in widest)
+
+
+def test_a_variants_file_is_that_of_a_run_which_cuts_as_much(tmp_path: Path) -> None:
+    target, journal = load_target("rpi4"), Journal(Nobody())
+    uncut = cutting.traced(zoo("digits"), journal)
+    widths = variant(choices_of(uncut, "inner", target.channel_multiple), 1)
+    keep = {name: tuple(range(width)) for name, width in widths.items()}
+    _, smaller = cutting.cut(plan_of(uncut.channel_map, keep), uncut, journal)
+    (tmp_path / "variants").mkdir()
+    found = VariantFiles(tmp_path / "variants", uncut, target, "onnx", journal).of([widths])[1]
+    wanted = EXPORTERS.load("onnx")(smaller.model, smaller.cost, target, "fp32", tmp_path / "run.onnx", None)
+    assert (found.macs, found.parameters) == (wanted.macs, wanted.parameters)
+    files = (tmp_path / "variants" / found.path, tmp_path / "run.onnx")
+    graphs = [onnx.load(file).graph.SerializeToString(deterministic=True) for file in files]
+    assert graphs[0] == graphs[1]
 
 
 class SimulatedBoard:
