@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nets import Dense, found_in, traced, zoo
 
 from edgeprune.errors import BudgetError, EdgepruneError
-from edgeprune.latency import Conditions, LatencyTable, LayerTime
+from edgeprune.latency import Conditions, LatencyTable, LayerTime, Variant
 from edgeprune.prune.allocate import allowed_widths, left_whole
 from edgeprune.prune.cost import cost
 from edgeprune.prune.shapes import LayerAt, Shapes
@@ -67,6 +67,29 @@ def test_measured_widths_are_foretold_exactly_and_the_fixed_part_is_found(
     for number in range(40):
         widths = {name: allowed[number % len(allowed)] for name, allowed in steps.items()}
         assert times.ms(widths) == pytest.approx(board.call_ms(shapes, widths), rel=0.01)
+
+
+def test_a_board_that_is_slower_while_it_profiles_some_variants_is_foretold_as_well(
+    digits: tuple[Shapes, dict[str, list[int]]],
+) -> None:
+    shapes, steps = digits
+    choices = {name: allowed[:-1][::-1] for name, allowed in steps.items()}
+    found, random = board.network(shapes, [variant(choices, number) for number in range(24)]), np.random.default_rng(1)
+
+    def disturbed(one: Variant) -> Variant:
+        factor = random.uniform(1.0, 1.5)
+        layers = tuple(replace(layer, ms=factor * layer.ms) for layer in one.layers)
+        return replace(one, layers=layers, rest_ms=factor * one.rest_ms)
+
+    times = Times(shapes, replace(found, variants=tuple(map(disturbed, found.variants))))
+    errors = [
+        times.ms(widths) / board.call_ms(shapes, widths) - 1
+        for widths in (
+            {name: allowed[number % len(allowed)] for name, allowed in steps.items()} for number in range(40)
+        )
+    ]
+    assert np.median(np.abs(errors)) < 0.02
+    assert max(map(abs, errors)) < 0.06
 
 
 @settings(max_examples=20, deadline=None)

@@ -3,13 +3,15 @@
 A layer's time is what layers of its shape took at its widths, profiled in place within cut variants of the network, so
 that what a runtime fuses, pads or reorders is in it. Widths that were not measured are interpolated by the time for
 each pair of channels; steps are kept as they were measured. What is no layer is a line over the bytes that operators
-put out. Profiling disturbs what it times: the sum is fitted, by a line, to the times of the whole variants.
+put out. Profiling disturbs what it times, and not each time alike: each variant's operators are scaled so that they sum
+to the time of its whole call, which was taken without profiling in turns with the uncut network, but for what every
+call takes beside its operators.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +23,8 @@ from edgeprune.prune.solve import Floats, Problem, Term
 
 _NEAREST = 4
 """How many measured widths an unmeasured one is interpolated from."""
+_MOST_BESIDE = 0.5
+"""Share of the fastest variant's time that a call may take beside its operators: more is scatter."""
 _HELD_OUT_EVERY = 5
 _NAMED = 3
 """Layers that a message names."""
@@ -52,8 +56,10 @@ class Times:
     """
 
     def __init__(self, shapes: Shapes, found: Network) -> None:
-        self._shapes, self._found = shapes, found
+        self._shapes = shapes
         self.uncut_ms = float(np.median([one.uncut_ms for one in found.variants]))
+        self._call_ms = _beside_operators(found.variants, self.uncut_ms)
+        self._variants = tuple(_undisturbed(one, self.uncut_ms, self._call_ms) for one in found.variants)
 
     @classmethod
     def of(cls, table: LatencyTable, shapes: Shapes) -> Times:
@@ -75,7 +81,7 @@ class Times:
     @property
     def unseen(self) -> tuple[str, ...]:
         """The layers that no profile told of: their time is in what is no layer, whatever their widths."""
-        return _unseen(self._shapes, self._found.variants)
+        return _unseen(self._shapes, self._variants)
 
     def ms(self, widths: Mapping[str, int]) -> float:
         """The foretold time of a call, in milliseconds. Not a measured one: it is never shown as a latency."""
@@ -83,8 +89,8 @@ class Times:
             float(self._layer_ms(one.shape, np.array([one.inputs]), np.array([one.outputs]))[0])
             for one in self._shapes.at(widths)
         )
-        (constant, factor), (fixed, slope) = self._line, self._rest
-        return constant + factor * (layers + fixed + slope * self._shapes.activation_mb(widths))
+        fixed, slope = self._rest
+        return self._call_ms + layers + fixed + slope * self._shapes.activation_mb(widths)
 
     def problem(self, damage: Mapping[str, Floats], choices: Mapping[str, Sequence[int]]) -> Problem:
         """What to solve: the damage and time of the allowed widths of some spaces; the others stay whole.
@@ -93,16 +99,16 @@ class Times:
             damage: space name -> of each choice.
             choices: space name -> its allowed widths.
         """
-        (constant, factor), (fixed, slope) = self._line, self._rest
-        constant += factor * (fixed + slope * self._shapes.activation_mb(dict.fromkeys(choices, 0)))
+        fixed, slope = self._rest
+        constant = self._call_ms + fixed + slope * self._shapes.activation_mb(dict.fromkeys(choices, 0))
         terms = [
-            Term((name,), factor * slope * self._shapes.activations.each.get(name, 0.0) / 1e6 * np.array(widths, float))
+            Term((name,), slope * self._shapes.activations.each.get(name, 0.0) / 1e6 * np.array(widths, float))
             for name, widths in choices.items()
         ]
         for one in self._shapes.layers:
             for names, ms in self._over(one, choices):
-                terms += [Term(names, factor * ms)] if names else []
-                constant += 0.0 if names else factor * float(ms)
+                terms += [Term(names, ms)] if names else []
+                constant += 0.0 if names else float(ms)
         return Problem(damage, terms, constant)
 
     def _over(self, one: Layered, choices: Mapping[str, Sequence[int]]) -> list[tuple[tuple[str, ...], Floats]]:
@@ -132,7 +138,7 @@ class Times:
     def _known(self) -> dict[str, tuple[Floats, Floats]]:
         """Shape -> measured widths [points, 2] and the median time at each, [points]."""
         found: dict[str, dict[tuple[int, int], list[float]]] = {}
-        for variant in self._found.variants:
+        for variant in self._variants:
             for one in variant.layers:
                 found.setdefault(one.shape, {}).setdefault((one.inputs, one.outputs), []).append(one.ms)
         return {
@@ -156,18 +162,41 @@ class Times:
     @cached_property
     def _rest(self) -> tuple[float, float]:
         """What is no layer: (milliseconds, milliseconds for each 10^6 bytes put out), neither below 0."""
-        sizes = [one.activation_mb for one in self._found.variants]
-        return _line(np.array(sizes), np.array([one.rest_ms for one in self._found.variants]))
+        sizes = [one.activation_mb for one in self._variants]
+        return _line(np.array(sizes), np.array([one.rest_ms for one in self._variants]))
 
-    @cached_property
-    def _line(self) -> tuple[float, float]:
-        """From the sum of profiled operators to the time of a whole call: (milliseconds, factor).
 
-        Fitted to times relative to the uncut network of the same run, and to relative errors.
-        """
-        summed = np.array([sum(layer.ms for layer in one.layers) + one.rest_ms for one in self._found.variants])
-        taken = np.array([one.ms / one.uncut_ms for one in self._found.variants]) * self.uncut_ms
-        return _line(summed, taken, 1 / taken)
+def _whole_ms(variant: Variant, uncut_ms: float) -> float:
+    """The time of a call, relative to the uncut network of the same run."""
+    return variant.ms / variant.uncut_ms * uncut_ms
+
+
+def _summed_ms(variant: Variant) -> float:
+    return sum(layer.ms for layer in variant.layers) + variant.rest_ms
+
+
+def _beside_operators(variants: Sequence[Variant], uncut_ms: float) -> float:
+    """What each call takes beside its operators, in milliseconds, from 0 on.
+
+    Where the line through sums of operators over times of whole calls meets 0. The sums are fitted to the times, not
+    the times to the sums: it is the profiled sums that scatter, and a line over what scatters comes out too flat.
+    """
+    whole = np.array([_whole_ms(one, uncut_ms) for one in variants])
+    summed = np.array([_summed_ms(one) for one in variants])
+    if np.ptp(whole) <= 1e-9 * whole.max():
+        return 0.0
+    (slope, fixed) = np.polyfit(whole, summed, 1, w=1 / whole)
+    beside = -fixed / slope if slope > 0 else 0.0
+    return float(np.clip(beside, 0.0, _MOST_BESIDE * whole.min()))
+
+
+def _undisturbed(variant: Variant, uncut_ms: float, call_ms: float) -> Variant:
+    """A variant whose operators sum to the time of its whole call, less what is beside them."""
+    inside, summed = _whole_ms(variant, uncut_ms) - call_ms, _summed_ms(variant)
+    if summed <= 0:
+        return replace(variant, rest_ms=inside)
+    layers = tuple(replace(layer, ms=inside / summed * layer.ms) for layer in variant.layers)
+    return replace(variant, layers=layers, rest_ms=inside / summed * variant.rest_ms)
 
 
 def _unseen(shapes: Shapes, variants: Sequence[Variant]) -> tuple[str, ...]:
