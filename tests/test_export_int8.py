@@ -19,7 +19,7 @@ from edgeprune.export import onnx_int8, parity
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.onnx_int8 import METHODS, Activations, activations_for
-from edgeprune.export.onnx_run import optimised
+from edgeprune.export.onnx_run import optimised, session_of
 from edgeprune.target import load_target
 
 ARM = load_target("rpi4")
@@ -44,7 +44,7 @@ def test_the_checker_takes_the_file_and_it_passes_parity(written):
 
 def test_images_and_outputs_stay_float32_for_any_number_of_images(written):
     model, _, out = written
-    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    session = session_of(out.read_bytes())
     assert session.get_inputs()[0].shape == ["N", *SHAPE]
     images, expected = images_of(5), outputs_of(model, images_of(5))
     got = session.run(None, {"input": images})[0]

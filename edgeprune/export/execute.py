@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeprune.artifact import Artifact
 from edgeprune.errors import EdgepruneError, MissingExtraError, ParityError, UsageError
+from edgeprune.export.onnx_run import session_of
 from edgeprune.export.quiet import quiet
 from edgeprune.worker import infer
 from edgeprune.worker.loaded import arranged
@@ -115,9 +116,7 @@ def failed(artifact: Artifact, where: str) -> ParityError:
 
 
 def _onnxruntime(content: bytes) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = session_of(content)
     entry = session.get_inputs()[0]
 
     def compute(image: Array) -> list[Array]:

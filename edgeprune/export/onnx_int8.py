@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeprune.export.calibration import Calibration
 from edgeprune.export.execute import opened
 from edgeprune.export.mixed import Making, Operator, layers_of
+from edgeprune.export.onnx_run import session_of
 from edgeprune.export.onnx_sort import sort_nodes
 from edgeprune.export.race import settled
 
@@ -197,9 +198,7 @@ def _operators() -> list[str]:
 
 
 def _outputs(content: bytes, images: Array) -> list[Array]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = session_of(content)
     rows = [session.run(None, {"input": images[at : at + 1]}) for at in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 

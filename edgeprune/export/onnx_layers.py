@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.export.execute import Array, onnx_input
 from edgeprune.export.layers import FileLayer, Steps, span
+from edgeprune.export.onnx_run import session_of
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -32,7 +33,6 @@ def onnx_layers(path: Path, images: Array) -> list[FileLayer]:
         images: see `edgeprune.export.execute.fed`, float32 [n, channels, height, width].
     """
     import onnx
-    import onnxruntime
 
     proto = onnx.load(path)
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
@@ -41,7 +41,7 @@ def onnx_layers(path: Path, images: Array) -> list[FileLayer]:
     seen = [one for one in seen if _weight(one.node, stored, makers) is not None]
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=one.shown) for one in seen if one.shown not in given)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = session_of(proto.SerializeToString())
     entry, wanted = session.get_inputs()[0], [one.shown for one in seen]
     rows = [session.run(wanted, {entry.name: onnx_input(image[None], entry.type)}) for image in images]
     return [_layer(one, np.concatenate([row[place] for row in rows]), stored, makers) for place, one in enumerate(seen)]

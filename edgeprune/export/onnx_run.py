@@ -1,4 +1,4 @@
-"""What ONNX Runtime makes of a file before it runs it: its own optimisations, of this machine's processor."""
+"""ONNX Runtime on this machine: a file ready to run, and what the runtime makes of it before it does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,48 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+_EXACT = "session.x64quantprecision"
+"""The runtime's option to multiply bytes on x86 by instructions that do not saturate."""
+
+
+def session_of(content: bytes) -> Any:
+    """A file ready to run on this machine's processor, computing what a processor of its kind computes.
+
+    x86 without VNNI adds two products of bytes in 16 bits, which saturates: a network whose activations are signed
+    bytes, as files for ARM and TensorRT have them, came out with a cosine of 0.73 to the model in place of 0.86 (ONNX
+    Runtime's page "Quantize ONNX models" names the instruction, VPMADDUBSW). No processor that such a file is made for
+    does that, so it is run exactly here. A file for x86 is run as programs run it: its board may saturate as well.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        Exception: whatever the runtime raises of a file that it cannot read.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if _has_signed_activations(content):
+        options.add_session_config_entry(_EXACT, "1")
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _has_signed_activations(content: bytes) -> bool:
+    """Whether a file turns floats to int8 while it runs. What cannot be read is left to the runtime to refuse."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load_from_string(content).graph
+    except DecodeError:
+        return False
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    zeros = (node.input[2] for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2)
+    return any(kinds.get(zero) == onnx.TensorProto.INT8 for zero in zeros)
 
 
 def optimised(content: bytes) -> dict[str, Any]:
