@@ -54,6 +54,7 @@ class Target:
         precisions: number formats that its hardware serves, "fp32", "fp16", "int8".
         memory_bytes: main memory; None where models of the board differ, or unknown.
         onnx_opset: the latest operator set that its runtimes read; None for any.
+        int8_symmetric: whether its runtimes want int8 activations with zero in the middle, as TensorRT does.
         container_platform: as `docker --platform` wants it ("linux/arm64/v8").
         sensors: quantities it can measure of itself ("temperature", "clock", "throttled", "power").
         warnings: sentences that a report on this board must show.
@@ -71,6 +72,7 @@ class Target:
     precisions: tuple[str, ...]
     memory_bytes: int | None
     onnx_opset: int | None
+    int8_symmetric: bool
     container_platform: str
     sensors: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -142,6 +144,7 @@ _OPSET: _Kind = (
     f"a whole number, {LOWEST_OPSET} or more",
     lambda value: type(value) is int and value >= LOWEST_OPSET,
 )
+_FLAG: _Kind = ("true or false", lambda value: isinstance(value, bool))
 _TABLE: _Kind = ("a table", lambda value: isinstance(value, dict))
 
 _FIELDS: Mapping[str, _Kind] = {
@@ -156,12 +159,13 @@ _FIELDS: Mapping[str, _Kind] = {
     "precisions": _SOME_TEXTS,
     "memory_bytes": _COUNT,
     "onnx_opset": _OPSET,
+    "int8_symmetric": _FLAG,
     "container_platform": _TEXT,
     "sensors": _TEXTS,
     "warnings": _TEXTS,
     "facts": _TABLE,
 }
-_OPTIONAL = frozenset({"memory_bytes", "onnx_opset", "facts"})
+_OPTIONAL = frozenset({"memory_bytes", "onnx_opset", "int8_symmetric", "facts"})
 _FROM_HOST = frozenset({"cores", "threads", "container_platform"})
 
 
@@ -184,7 +188,7 @@ def _target(document: dict[str, Any]) -> Target:
         )
     facts = {name: _fact(name, value) for name, value in values.get("facts", {}).items()}
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    fields = {"memory_bytes": None, "onnx_opset": None, **fields, "facts": facts}
+    fields = {"memory_bytes": None, "onnx_opset": None, "int8_symmetric": False, **fields, "facts": facts}
     return Target(**fields)
 
 

@@ -68,18 +68,33 @@ def test_weights_are_symmetric_int8_with_a_scale_for_each_filter(written):
 
 
 @pytest.mark.parametrize(
-    ("arch", "kind"),
-    [("x86_64", Activations(False, False)), ("aarch64", Activations(True, True)), ("armv7l", Activations(True, True))],
+    ("board", "kind"),
+    [
+        (replace(ARM, arch="x86_64"), Activations(signed=False, symmetric=False)),
+        (ARM, Activations(signed=True, symmetric=False)),
+        (replace(ARM, arch="armv7l"), Activations(signed=True, symmetric=False)),
+        (load_target("jetson-orin-nano"), Activations(signed=True, symmetric=True)),
+    ],
 )
-def test_the_board_decides_how_activations_are_stored(arch, kind):
-    assert activations_for(arch) == kind
+def test_the_board_decides_how_activations_are_stored(board, kind):
+    assert activations_for(board) == kind
 
 
-def test_on_arm_activations_are_symmetric_int8(written):
+def test_on_arm_activations_are_int8_whose_steps_all_serve(written):
     _, artifact, out = written
     zeros = activation_zero_points(out)
-    assert {(tensor.data_type, int(onnx.numpy_helper.to_array(tensor))) for tensor in zeros} == {(TensorProto.INT8, 0)}
+    assert {tensor.data_type for tensor in zeros} == {TensorProto.INT8}
+    assert -128 in {int(onnx.numpy_helper.to_array(tensor)) for tensor in zeros}  # what comes out of a ReLU
     assert artifact.details["quantisation"]["activations"] == "S8S8"
+
+
+def test_for_tensorrt_zero_is_in_the_middle_of_activations_and_the_error_larger(written, tmp_path):
+    jetson = load_target("jetson-orin-nano")
+    artifact = export_onnx(model_of(Tiny), COST, jetson, "int8", tmp_path / "x.onnx", CALIBRATION)
+    zeros = activation_zero_points(tmp_path / "x.onnx")
+    assert {(tensor.data_type, int(onnx.numpy_helper.to_array(tensor))) for tensor in zeros} == {(TensorProto.INT8, 0)}
+    symmetric, free = (one.details["quantisation"] for one in (artifact, written[1]))
+    assert min(symmetric["errors"].values()) > min(free["errors"].values())
 
 
 def test_on_x86_activations_are_uint8(tmp_path):

@@ -78,6 +78,11 @@ def test_jetson_nano_says_that_its_gpu_has_no_int8():
     assert "int8" not in target.precisions
 
 
+def test_boards_of_tensorrt_want_int8_with_zero_in_the_middle():
+    symmetric = {name for name in known_targets() if load_target(name).int8_symmetric}
+    assert symmetric == {"jetson-nano", "jetson-orin-nano"}
+
+
 def test_host_is_filled_in_from_this_machine():
     target = load_target("host")
     assert target.arch not in ("host", "")
@@ -113,9 +118,9 @@ def test_a_target_cannot_be_changed():
 
 
 def test_memory_and_facts_may_be_left_out(tmp_path):
-    text = EXAMPLE.replace("memory_bytes = 2147483648\nonnx_opset = 17\n", "").partition("[facts]")[0]
-    target = load_target(write(tmp_path, text))
-    assert (target.memory_bytes, target.onnx_opset) == (None, None)
+    text = EXAMPLE.replace("memory_bytes = 2147483648\nonnx_opset = 17\nint8_symmetric = false\n", "")
+    target = load_target(write(tmp_path, text.partition("[facts]")[0]))
+    assert (target.memory_bytes, target.onnx_opset, target.int8_symmetric) == (None, None, False)
     assert target.facts == {}
 
 
@@ -172,6 +177,7 @@ def test_broken_toml_names_the_file(tmp_path, content):
         ('name = "my-board"', 'name = "../../evil"', "name: '../../evil' becomes part of a folder's name"),
         ("memory_bytes = 2147483648", 'memory_bytes = "2 GB"', "memory_bytes: wanted"),
         ("onnx_opset = 17", "onnx_opset = 12", "onnx_opset: wanted a whole number, 13 or more"),
+        ("int8_symmetric = false", 'int8_symmetric = "no"', "int8_symmetric: wanted true or false, is 'no'"),
         ("value = 1.8, ", "", "facts.clock_ghz: wanted a table with exactly"),
         ("value = 1.8", "value = nan", "facts.clock_ghz.value: wanted a text or a finite number"),
         ("value = 1.8", "value = true", "facts.clock_ghz.value: wanted"),

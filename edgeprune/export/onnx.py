@@ -166,7 +166,7 @@ def _in_precision(
                 short, warnings = half(proto)
                 return short, {"warnings": warnings}
             assert calibration is not None
-            stepped, told = quantised(proto, calibration, activations_for(target.arch))
+            stepped, told = quantised(proto, calibration, activations_for(target))
             _forget_origin(stepped)
             settled: dict[str, Any] = {key: told.pop(key) for key in ("mixed", "race") if key in told}
             return stepped, {"quantisation": told, **settled}

@@ -21,6 +21,7 @@ from edgeprune.export.mixed import Making, Operator, layers_of
 from edgeprune.export.onnx_run import session_of
 from edgeprune.export.onnx_sort import sort_nodes
 from edgeprune.export.race import settled
+from edgeprune.target import Target
 
 Array = npt.NDArray[np.float32]
 METHODS = ("minmax", "percentile", "entropy")
@@ -50,17 +51,17 @@ class Activations:
         return "S8S8" if self.signed else "U8S8"
 
 
-def activations_for(arch: str) -> Activations:
-    """What a board's processor wants.
+def activations_for(target: Target) -> Activations:
+    """What a board's processor and runtimes want.
 
     x86 multiplies unsigned by signed bytes: with signed activations int8 is slower there than fp32. ARM multiplies
-    signed by signed, and TensorRT, on boards that are ARM, takes nothing but symmetric int8.
-
-    Args:
-        arch: as `uname -m` says it.
+    signed by signed. Zero in the middle of the range leaves what comes out of a ReLU, which is never negative, half of
+    the 256 steps, so it is there only where a runtime takes nothing else, as TensorRT does. ONNX Runtime works an
+    activation's zero into the sums when it loads a file; only that of weights decides which kernel it takes
+    (`TryConvSymPrepack` of its qlinearconv.cc).
     """
-    x86 = arch in ("x86_64", "i686")
-    return Activations(signed=not x86, symmetric=not x86)
+    x86 = target.arch in ("x86_64", "i686")
+    return Activations(signed=not x86, symmetric=target.int8_symmetric)
 
 
 def quantised(proto: Any, calibration: Calibration, activations: Activations) -> tuple[Any, dict[str, Any]]:
