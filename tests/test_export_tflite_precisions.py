@@ -190,3 +190,27 @@ def test_shape_of_the_input_stays(files):
     channels, height, width = SHAPE
     _, entry, _ = opened(quantised(files[Tiny], "int8", images_of(16), integer_ends=True))
     assert entry["shape"].tolist() == [1, height, width, channels]
+
+
+class Split(torch.nn.Module):
+    """Split attention, as in ResNeSt: groups of maps weighed by a softmax between them, and added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.weigh = torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(8, 16, 1)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.conv(images)).unflatten(1, (2, 8))
+        weights = self.weigh(maps.sum(1).mean((2, 3), keepdim=True)).unflatten(1, (2, 8)).softmax(1)
+        return self.head((maps * weights).sum(1).mean((2, 3)))
+
+
+def test_sums_of_int8_that_the_reference_kernels_misread_are_not_held_against_the_file(tmp_path):
+    model, target = model_of(Split), load_target("rpi4")
+    for precision, calibration in (("fp32", None), ("int8", calibration_of(images_of(32)))):
+        artifact = export_tflite(model, COST, target, precision, tmp_path / f"{precision}.tflite", calibration)
+        assert artifact.details["operators"]["SUM"] >= 2
+        checked = check(artifact, tmp_path, model, images_of(64)[32:])
+        assert checked.parity.passed
+        assert ("witness" in checked.details) == (precision == "fp32")
