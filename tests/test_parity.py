@@ -134,6 +134,24 @@ def test_a_file_that_cannot_be_run_is_refused(exported, content):
         parity.check(artifact, run, model, images_of())
 
 
+@pytest.mark.parametrize(
+    ("precision", "details", "way"),
+    [
+        ("fp32", {}, "Choose another format with --formats"),
+        ("fp16", {}, "Leave fp16 out of --precisions"),
+        ("int8", {}, "Add --max-drop: layers that cost too much stay in float"),
+        ("int8", {"mixed": {}}, "Allow fewer points with --max-drop"),
+    ],
+)
+def test_what_may_help_is_said_of_a_file_that_is_too_far_off(exported, precision, details, way):
+    model, artifact, run = exported
+    rewrite(run / artifact.path, lambda proto: shift_output(proto, 1e3, classes=2))
+    wrong = dataclasses.replace(artifact, precision=precision, details={**artifact.details, **details})
+    with pytest.raises(ParityError) as caught:
+        parity.check(wrong, run, model, images_of())
+    assert caught.value.fix.startswith(f"It is not handed over. {way}")
+
+
 @pytest.fixture
 def tied(tmp_path):
     """A model whose classes 0 and 1 are nearly the same, 1 a little higher, and a file where 0 is a little higher."""

@@ -128,10 +128,14 @@ def _running(artifact: Artifact, by: str = "") -> Iterator[None]:
 def failed(artifact: Artifact, where: str) -> ParityError:
     """What to say of a file that is not handed over."""
     if artifact.precision == "fp32":
-        fix = "It is not handed over. Choose another format with --formats, and please report the model."
+        ways = "Choose another format with --formats, and please report the model."
+    elif artifact.precision == "int8":
+        more = "Allow fewer points with" if "mixed" in artifact.details else "Add"
+        ways = f"{more} --max-drop: layers that cost too much stay in float. Or leave int8 out of --precisions."
     else:
-        fix = f"It is not handed over. Leave {artifact.precision} out of --precisions, or choose another format."
-    return ParityError(f"{artifact.path} does not compute what the model computes", where=where, fix=fix)
+        ways = f"Leave {artifact.precision} out of --precisions, or choose another format."
+    what = f"{artifact.path} does not compute what the model computes"
+    return ParityError(what, where=where, fix=f"It is not handed over. {ways}")
 
 
 def _onnxruntime(content: bytes) -> Run:
