@@ -103,6 +103,35 @@ def test_on_x86_activations_are_uint8(tmp_path):
     assert artifact.details["quantisation"]["activations"] == "U8S8"
 
 
+def convolution():
+    weights = np.random.default_rng(0).standard_normal((8, 3, 3, 3), dtype=np.float32)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["input", "weights"], ["output"])],
+        "one",
+        [onnx.helper.make_tensor_value_info("input", 1, ["N", *SHAPE])],
+        [onnx.helper.make_tensor_value_info("output", 1, ["N", 8, SHAPE[1] - 2, SHAPE[2] - 2])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize(("narrow", "bits", "largest"), [(0.1, 7, 64), (0.3, 8, 127)])
+def test_on_x86_weights_of_7_bits_are_taken_where_they_are_nearer(monkeypatch, narrow, bits, largest):
+    errors = iter([0.3, 0.2, 0.4, narrow])
+    monkeypatch.setattr(onnx_int8, "_error", lambda *_: next(errors))
+    file, told = onnx_int8.quantised(convolution(), CALIBRATION, Activations(signed=False, symmetric=False))
+    (weights,) = (onnx.numpy_helper.to_array(one) for one in file.graph.initializer if len(one.dims) == 4)
+    assert (told["weight_bits"], told["error"]) == (bits, min(narrow, 0.2))
+    assert np.abs(weights.astype(int)).max() == largest
+
+
+def test_where_signed_bytes_are_multiplied_exactly_no_bit_of_the_weights_is_given_up(monkeypatch):
+    errors = iter([0.3, 0.2, 0.4])
+    monkeypatch.setattr(onnx_int8, "_error", lambda *_: next(errors))
+    _, told = onnx_int8.quantised(convolution(), CALIBRATION, Activations(signed=True, symmetric=False))
+    assert told["weight_bits"] == 8
+
+
 def activation_zero_points(path):
     graph = onnx.load(path).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
