@@ -106,7 +106,10 @@ def requested(
     labels: options.Labels = False,
     patience: options.Patience = None,
     train_device: options.TrainDevice = None,
-    restart: options.Restart = False,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin anew where a distillation, or --max-drop alone, was interrupted."),
+    ] = False,
     calibration_data: Annotated[
         str | None,
         typer.Option(
@@ -127,6 +130,7 @@ def requested(
 
     With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
     """
+    budget = parse_budget(ratio, macs, plan, speedup, parse_latency(latency), max_drop)
     lessons = {
         "data": train_data,
         "images": train_images,
@@ -141,9 +145,8 @@ def requested(
         "labels": labels,
         "patience": patience,
         "device": train_device,
-        "restart": restart,
+        "restart": restart and (recover == "distill" or budget.max_drop is None),
     }
-    budget = parse_budget(ratio, macs, plan, speedup, parse_latency(latency), max_drop)
     request = Request(
         model=model,
         target=target,
@@ -178,6 +181,7 @@ def requested(
         dry_run=dry_run,
         seed=seed,
         overwrite=overwrite,
+        restart=restart,
         bench=bench,
         command=("edgeprune", *sys.argv[1:]),
     )

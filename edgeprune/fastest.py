@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeprune.bracketing import search
 from edgeprune.candidates import Cuts
@@ -23,6 +24,7 @@ from edgeprune.latency import LatencyTable
 from edgeprune.prune.prior import Prior
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.timing import Times
+from edgeprune.remembering import Remembered, TriedBefore, depends_on, forget
 from edgeprune.report.front import Front
 from edgeprune.request import Request
 from edgeprune.target import Target
@@ -38,9 +40,12 @@ def fastest(
     target: Target,
     times: LatencyTable | Prior,
     formats: Sequence[str],
+    place: Path | None,
     journal: Journal,
 ) -> Decision:
     """Walk the front and take the fastest that loses at most `Request.max_drop` points on the images to choose by.
+
+    What was tried before for the same is not tried again, see `edgeprune.remembering`.
 
     Args:
         request: says how much may be lost, and which precisions are tried.
@@ -50,6 +55,7 @@ def fastest(
         target: the board.
         times: of it, measured or predicted.
         formats: of the files; the first one is tried.
+        place: a file for what is found of each candidate; None to keep nothing.
         journal: told of each step.
 
     Raises:
@@ -58,19 +64,34 @@ def fastest(
     """
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
         known, board = _speeds(request, uncut, target, times, Path(name), journal)
+        before = None
+        if place is not None:
+            what = depends_on(request, uncut, photos, target, times, timed=board is not None)
+            before = _before(request, place, what, journal)
         scored = scored_filters(request, request.budget.share, uncut, photos, criterion, journal)
         assert request.max_drop is not None
         goal = goal_of(uncut, photos, request.max_drop, journal)
         assert goal is not None
         wanted = wanted_files(request, target, formats[:1], goal)
         tried = Cuts(request, uncut, photos, scored, wanted, known, board, Path(name), journal)
-        candidates = search(tried, request.precisions, journal)
+        cuts = Remembered(tried, before, timed=board is not None) if before else tried
+        candidates = search(cuts, request.precisions, journal)
     front = Front(request.max_drop, goal.metric, len(goal.images), formats[0], *_where(times), candidates)
     journal.say(" ".join(front.sentences()))
     plan = tried.plans[front.chosen.plan]
     told = prediction(times, tried.foretold(plan), journal) if isinstance(times, Prior) and plan.keep else {}
     conditions = times.conditions if board and isinstance(times, LatencyTable) else None
     return Decision(plan, missed=front.missed, conditions=conditions, predicted=told, front=front)
+
+
+def kept_in(request: Request, out: Path) -> Path | None:
+    """The file beside a run folder that a walk of the front keeps its candidates in; None where there is no walk.
+
+    A dry run keeps nothing.
+    """
+    if request.budget.max_drop is None or request.plan or request.dry_run:
+        return None
+    return out.with_name(f"{out.name}.front.jsonl")
 
 
 def only_chosen(request: Request, decision: Decision) -> Request:
@@ -100,6 +121,15 @@ def walked_formats(request: Request, formats: tuple[str, ...], table: LatencyTab
         what = f"the table is of {its} files, and --formats names {', '.join(formats)} only"
         raise UsageError(what, where=str(request.table), fix=f"Add {its}, or name another --table.")
     return (its, *(name for name in formats if name != its))
+
+
+def _before(request: Request, place: Path, dependencies: Mapping[str, Any], journal: Journal) -> TriedBefore:
+    """What an interrupted walk has left, if it was the same one; nothing where it is to begin anew."""
+    if request.restart:
+        forget(place)
+    found = TriedBefore(place, dependencies)
+    found.tell(journal)
+    return found
 
 
 def _speeds(

@@ -129,6 +129,47 @@ def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(f"{json.dumps(document, allow_nan=False)}\n" for document in documents))
 
 
+def append_line(path: Path, document: Mapping[str, Any]) -> None:
+    """Add a JSON document, finite numbers only, as a line to a file; it is on the disk when this returns.
+
+    A line before it that a power cut has torn stays, alone on its line.
+
+    Raises:
+        OutputError: the disk is full, or the folder cannot be written.
+    """
+    line = f"{json.dumps(document, allow_nan=False)}\n".encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON documents that `append_line` wrote; nothing where there is no file, and torn lines are left out.
+
+    Raises:
+        EdgepruneError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise EdgepruneError(f"cannot read: {error.strerror}", where=str(path), fix="Remove it.") from error
+    found = []
+    for line in lines:
+        with suppress(ValueError):  # of UnicodeDecodeError and JSONDecodeError
+            found.append(json.loads(line))
+    return [one for one in found if isinstance(one, dict)]
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeprune.bench.session import save_inputs
@@ -23,7 +21,7 @@ from edgeprune.export.child import end_child
 from edgeprune.export.race import Race
 from edgeprune.export.write import check_size
 from edgeprune.exporting import export_files, goal_of, score_files, wanted_files, write_script
-from edgeprune.fastest import fastest, only_chosen, walked_formats
+from edgeprune.fastest import fastest, kept_in, only_chosen, walked_formats
 from edgeprune.files import write_lines
 from edgeprune.inputs import Photos, chosen_formats, food, named_model, named_photos, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
@@ -37,6 +35,7 @@ from edgeprune.prune.prior import prior_of
 from edgeprune.prune.surgery import check_plan
 from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery, recover
+from edgeprune.remembering import kept_until_done
 from edgeprune.report import mixed
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
@@ -47,13 +46,13 @@ from edgeprune.target import Target, load_target
 from edgeprune.train.group import check_alone
 from edgeprune.train.recipe import DistilOrder
 from edgeprune.trying import look_at
+from edgeprune.versions import versions
 
 UNSAFE = re.compile(r"[^\w.-]+")
 """What is not put into the name of a folder."""
 ROWS = "training.jsonl"
 """What was found on the way, where a model was trained: a JSON document a line."""
 _BENCH_IMAGES = 8
-_PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
         order: how to distil where the request says so; None for the defaults.
 
     Raises:
-        EdgepruneError: see `edgeprune.errors`; nothing is left behind then, but the checkpoint of a distillation.
+        EdgepruneError: see `edgeprune.errors`; nothing is left behind then, but what the same request goes on from.
     """
     request.check()
     order = order or DistilOrder()
@@ -133,22 +132,23 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     uncut = with_classes(uncut, request.class_names, photos.scoring, photos.calibration)
     whole = left_whole(uncut.channel_map, request.scope)
     asked, times = (request, uncut, photos, criterion, target), table or prior
-    if given or request.budget.max_drop is None:
-        decision = given or decide(*asked, times, journal)
-    else:
-        assert times is not None
-        decision = fastest(*asked, times, formats, journal)
-        request = only_chosen(request, decision)
-    plan = decision.plan
-    check_plan(plan, uncut.channel_map)
-    if request.dry_run:
-        return Outcome(plan, whole)
-    with staged(out) as folder:
-        uncut, pruned = cut(plan, uncut, journal)
-        place = out.with_name(f"{out.name}.recovery")
-        recovery = recover(request, plan, uncut, pruned, photos, place, journal, study if plan.keep else None)
-        result = Result(plan, uncut, pruned, recovery)
-        report = conclude(request, result, photos, target, formats, folder, journal, decision, race)
+    with kept_until_done(place := kept_in(request, out), journal):
+        if given or request.budget.max_drop is None:
+            decision = given or decide(*asked, times, journal)
+        else:
+            assert times is not None
+            decision = fastest(*asked, times, formats, place, journal)
+            request = only_chosen(request, decision)
+        plan = decision.plan
+        check_plan(plan, uncut.channel_map)
+        if request.dry_run:
+            return Outcome(plan, whole)
+        with staged(out) as folder:
+            uncut, pruned = cut(plan, uncut, journal)
+            refits = out.with_name(f"{out.name}.recovery")
+            recovery = recover(request, plan, uncut, pruned, photos, refits, journal, study if plan.keep else None)
+            result = Result(plan, uncut, pruned, recovery)
+            report = conclude(request, result, photos, target, formats, folder, journal, decision, race)
     if study is not None:
         shutil.rmtree(study.place, ignore_errors=True)
     slow = decision.missed or not_faster(report, decision)
@@ -203,7 +203,7 @@ def conclude(
             command=request.command,
             seed=request.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={"python": platform.python_version(), **_versions()},
+            versions=versions(),
             stages=tuple(Stage(name, round(seconds, 3)) for name, seconds in journal.seconds.items()),
             warnings=tuple(journal.warnings),
             notes=decision.notes if decision else (),
@@ -226,13 +226,3 @@ def conclude(
 def _data_use(photos: Photos) -> DataUse:
     sides = (Images(side.source, len(side), side.skipped) for side in (photos.calibration, photos.scoring))
     return DataUse(*sides)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -73,6 +73,7 @@ class Request:
         dry_run: stop at the plan.
         seed: of everything random.
         overwrite: replace a run folder that exists.
+        restart: where `edgeprune.fastest` was interrupted, begin anew.
         bench: whether to measure time.
         command: what the user typed, for the report.
     """
@@ -111,6 +112,7 @@ class Request:
     dry_run: bool = False
     seed: int = 0
     overwrite: bool = False
+    restart: bool = False
     bench: bool = True
     command: tuple[str, ...] = ()
 

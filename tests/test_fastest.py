@@ -11,12 +11,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from program_runs import Tiny, run_forked, run_here
+from program_runs import Ran, Tiny, fault, run_forked, run_here
 
 from edgeprune import bracketing, candidates, fastest, profiling, trying
 from edgeprune.artifact import Artifact
 from edgeprune.bench import compare
 from edgeprune.bench.compare import Comparison
+from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.deciding import predicted_times
 from edgeprune.errors import ParityError, UsageError
 from edgeprune.fastest import walked_formats
@@ -32,11 +33,16 @@ Speed = Callable[[float, str], float]
 class Stopwatch:
     """A board on which a file is so many times as fast, by its share of the uncut file's MACs and its precision."""
 
-    def __init__(self, speed: Speed) -> None:
-        self._speed = speed
+    def __init__(self, speed: Speed, ends: BaseException | None = None, after: int = 2) -> None:
+        """It may end so, after so many calls."""
+        self._speed, self._ends, self._after = speed, ends, after
+        self.calls: list[list[str]] = []
 
     def timed(self, artifacts: Sequence[Artifact], folder: Path) -> dict[str, Comparison]:
         uncut, *others = artifacts
+        if self._ends and len(self.calls) == self._after:
+            raise self._ends
+        self.calls.append([one.path for one in others])
         found = {}
         for one in others:
             assert (folder / one.path).is_file()
@@ -48,15 +54,18 @@ class Stopwatch:
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speed], None]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stopwatch]:
     """Lets a stopwatch be the board; two cuts do."""
     monkeypatch.setattr(bracketing, "ROUNDS", 2)
 
-    def install(speed: Speed) -> None:
+    def install(*given: Any) -> Stopwatch:
+        watch = Stopwatch(*given)
+
         def speeds(request: Any, uncut: Any, target: Any, times: Any, *_: object) -> tuple[Any, Any]:
-            return predicted_times(times, uncut, request.scope, target.channel_multiple), Stopwatch(speed)
+            return predicted_times(times, uncut, request.scope, target.channel_multiple), watch
 
         monkeypatch.setattr(fastest, "_speeds", speeds)
+        return watch
 
     return install
 
@@ -84,7 +93,7 @@ def files(done: Outcome) -> list[str]:
 
 @pytest.mark.slow
 def test_the_fastest_is_handed_over_in_its_precision_beside_fp32(
-    timed: Callable[[Speed], None], tiny: Tiny, tmp_path: Path
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path
 ) -> None:
     timed(lambda cut, precision: cut * (2.0 if precision == "int8" else 1.0))
     done = run(tiny, tmp_path)
@@ -104,7 +113,7 @@ def test_the_fastest_is_handed_over_in_its_precision_beside_fp32(
 
 @pytest.mark.slow
 def test_images_to_choose_by_are_not_those_reported_on(
-    timed: Callable[[Speed], None], tiny: Tiny, tmp_path: Path
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path
 ) -> None:
     timed(lambda cut, _: cut)
     done = run(tiny, tmp_path, precisions=("fp32",))
@@ -116,7 +125,7 @@ def test_images_to_choose_by_are_not_those_reported_on(
 
 @pytest.mark.slow
 def test_where_no_cut_is_faster_the_uncut_model_is_handed_over_in_its_fastest_precision(
-    timed: Callable[[Speed], None], tiny: Tiny, tmp_path: Path
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path
 ) -> None:
     timed(lambda cut, precision: (2.0 if precision == "int8" else 1.0) / cut)
     done = run(tiny, tmp_path)
@@ -131,7 +140,7 @@ def test_where_no_cut_is_faster_the_uncut_model_is_handed_over_in_its_fastest_pr
 
 @pytest.mark.slow
 def test_where_nothing_is_surely_faster_the_goal_is_missed_and_nothing_is_cut(
-    timed: Callable[[Speed], None], tiny: Tiny, tmp_path: Path
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path
 ) -> None:
     timed(lambda cut, _: 1 / (2 * cut))
     done = run(tiny, tmp_path)
@@ -142,7 +151,7 @@ def test_where_nothing_is_surely_faster_the_goal_is_missed_and_nothing_is_cut(
 
 @pytest.mark.slow
 def test_a_precision_that_fails_parity_is_no_candidate_and_costs_no_run(
-    timed: Callable[[Speed], None], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = candidates.export_file
 
@@ -160,7 +169,84 @@ def test_a_precision_that_fails_parity_is_no_candidate_and_costs_no_run(
     assert "a candidate in int8 is left out: it computes something else" in done.report.run.warnings
 
 
+def doubled(cut: float, precision: str) -> float:
+    return cut * (2.0 if precision == "fp16" else 1.0)
+
+
 QUICK = ("--formats", "onnx", "--recover", "none", "--images", "16", "--calibration-images", "16", "--scope", "all")
+
+
+def walked(tiny: Tiny, out: Path, *more: str) -> Ran:
+    """The same in the program; to be timed by a stopwatch."""
+    given = ("--max-drop", "90", "--precisions", "fp16", *QUICK, "--no-bench", "--out", str(out))
+    return run_here(*tiny.compress(*given, *more))
+
+
+def result(out: Path) -> tuple[Any, Any, bytes]:
+    """What a walk came to: the front, the plan, and the file that is handed over."""
+    report = json.loads((out / "report.json").read_text())
+    return report["front"], report["budget"], (out / "pruned-fp16.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_interrupted_walk_goes_on_to_the_same_files(
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    whole = timed(doubled)
+    assert walked(tiny, tmp_path / "whole").code == 0
+    out, kept = tmp_path / "run", tmp_path / "run.front.jsonl"
+    first = timed(doubled, KeyboardInterrupt())
+    ran = walked(tiny, out)
+    assert (ran.code, ran.out) == (130, "")
+    assert f"what was tried so far is in {kept}: the same command goes on from there" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "whole"]
+    rest = timed(doubled)
+    with monkeypatch.context() as patch:  # once more, when the walk is over
+        patch.setattr("edgeprune.pipeline.export_files", interrupted)
+        ran = walked(tiny, out)
+    assert ran.code == 130
+    tried = 1 + sum(map(len, first.calls))  # the uncut file in fp32, too
+    assert f"{tried} candidates were tried before; going on from {kept}" in ran.err
+    assert rest.calls
+    assert first.calls + rest.calls == whole.calls
+    nothing = timed(doubled)
+    ran = walked(tiny, out)
+    assert ran.code == 0, ran.err
+    assert nothing.calls == []
+    assert not kept.exists()
+    assert result(out) == result(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_board_that_is_lost_in_mid_walk_is_a_device_error_that_says_how_to_go_on(
+    timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path
+) -> None:
+    timed(doubled, ConnectionLostError("ssh://pi"), 1)
+    said = fault(walked(tiny, tmp_path / "run"), 3, "lost the connection", "ssh://pi")
+    assert "What was tried before is kept: the same command goes on." in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run.front.jsonl"]
+
+
+@pytest.mark.slow
+def test_another_request_takes_nothing_over(timed: Callable[..., Stopwatch], tiny: Tiny, tmp_path: Path) -> None:
+    def began(*more: str) -> tuple[list[list[str]], str]:
+        """What is tried of a walk that is interrupted after its first round, and what is said."""
+        watch = timed(doubled, KeyboardInterrupt(), 1)
+        ran = walked(tiny, tmp_path / "run", *more)
+        assert ran.code == 130, ran.err
+        return watch.calls, ran.err
+
+    uncut = [["0-fp16.onnx"]]
+    assert began()[0] == uncut
+    calls, said = began("--max-drop", "89")
+    assert calls == uncut
+    assert "was tried under other conditions (--max-drop): all is tried anew" in said
+    calls, said = began("--max-drop", "89", "--restart")
+    assert calls == uncut
+    assert "tried before" not in said
 
 
 @pytest.mark.slow
@@ -182,7 +268,7 @@ def test_a_dry_run_ends_with_the_plan(tiny: Tiny, tmp_path: Path) -> None:
     ran = run_forked(*tiny.compress("--max-drop", "90", *QUICK, "--dry-run", "--json", "--out", str(tmp_path / "run")))
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["asked"] == {"max_drop": 90.0}
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_are_of_the_tables_format_unless_others_are_named() -> None:
