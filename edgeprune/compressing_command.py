@@ -73,6 +73,7 @@ def requested(
         typer.Option(help="Times on that board, by `edgeprune profile`. (with --device: made, or gone on with, first)"),
     ] = None,
     device: options.Board = None,
+    threads: options.TableThreads = None,
     allow_mixed: options.AllowMixed = False,
     allocation: Annotated[
         str, typer.Option(help="Where filters go: damage (where the output loses least) or uniform.")
@@ -131,22 +132,10 @@ def requested(
     With no MODEL it runs the demo: a small CNN on handwritten digits, everything real.
     """
     budget = parse_budget(ratio, macs, plan, speedup, parse_latency(latency), max_drop)
-    lessons = {
-        "data": train_data,
-        "images": train_images,
-        "epochs": epochs,
-        "minutes": minutes,
-        "rate": lr,
-        "optimiser": optimiser,
-        "freeze_norms": freeze_norms,
-        "batch": batch,
-        "ema": ema,
-        "mixup": mixup,
-        "labels": labels,
-        "patience": patience,
-        "device": train_device,
-        "restart": restart and (recover == "distill" or budget.max_drop is None),
-    }
+    course = {"data": train_data, "images": train_images, "epochs": epochs, "minutes": minutes, "rate": lr}
+    steps = {"optimiser": optimiser, "freeze_norms": freeze_norms, "batch": batch, "ema": ema, "mixup": mixup}
+    anew = restart and (recover == "distill" or budget.max_drop is None)
+    lessons = {**course, **steps, "labels": labels, "patience": patience, "device": train_device, "restart": anew}
     request = Request(
         model=model,
         target=target,
@@ -177,6 +166,7 @@ def requested(
         plan=plan,
         table=table,
         device=device,
+        threads=threads,
         allow_mixed=allow_mixed,
         dry_run=dry_run,
         seed=seed,
@@ -241,7 +231,8 @@ def _with_table(request: Request) -> Request:
     parse_device(name)
     if request.table or not request.budget.of_time:
         return request
-    return replace(request, table=Path("runs") / f"{plain_name(name)}.table.json")
+    several = f".{request.threads}-threads" if request.threads not in (None, 1) else ""
+    return replace(request, table=Path("runs") / f"{plain_name(name)}{several}.table.json")
 
 
 def _measure_table(request: Request, talk: Talk) -> None:
@@ -252,10 +243,10 @@ def _measure_table(request: Request, talk: Talk) -> None:
     from edgeprune.profiling import ProfileOrder, profile
 
     with slot(request.device):  # others that want the same table then find it whole
-        order = ProfileOrder(request, request.table, request.device)
+        order = ProfileOrder(request, request.table, request.device, threads=request.threads or 1)
         if request.table.exists():
             there = LatencyTable.load(request.table).conditions
-            order = replace(order, runtime=there.runtime, threads=there.threads)
+            order = replace(order, runtime=there.runtime, threads=request.threads or there.threads)
         profile(order, talk)
 
 

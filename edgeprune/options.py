@@ -109,6 +109,13 @@ Board = Annotated[
         "(default: local)"
     ),
 ]
+TableThreads = Annotated[
+    int | None,
+    typer.Option(
+        help="With --device and a budget of time: those that the table is made with, plans are tried with and files "
+        "are timed with, among others. (default: those of the table, or 1)"
+    ),
+]
 AllowMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Also a table of another board or runtime version; marked.")
 ]

@@ -69,6 +69,7 @@ class Request:
         table: times of the network on a board, as `profile` measures them; what a speed-up is solved on;
             None to predict them from the target's file.
         device: where to try plans and to measure; None for this machine.
+        threads: with how many the table is made on the device; None for those of a table that is there, or 1.
         allow_mixed: take a table of another board, runtime version or thread count all the same.
         dry_run: stop at the plan.
         seed: of everything random.
@@ -108,6 +109,7 @@ class Request:
     plan: Path | None = None
     table: Path | None = None
     device: str | None = None
+    threads: int | None = None
     allow_mixed: bool = False
     dry_run: bool = False
     seed: int = 0
@@ -131,6 +133,11 @@ class Request:
             raise UsageError(what, fix="Give one of these, or leave it out.")
         if self.device is not None and not self.bench:
             raise UsageError("--device says where to measure, --no-bench not to", fix="Give one of them.")
+        if self.threads is not None and (self.device is None or not self.budget.of_time):
+            fix = "Add --device and --speedup, --latency or --max-drop alone; any files: edgeprune bench RUN --threads."
+            raise UsageError("--threads is about the table that is made on a device", fix=fix)
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads must be at least 1, got {self.threads}", fix="For example: --threads 4")
         for what, value, known in (
             ("--recover", self.recover, get_args(Recovery)),
             ("--scope", self.scope, get_args(Scope)),

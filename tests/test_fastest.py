@@ -287,8 +287,9 @@ def test_all_that_the_board_computes_in_is_tried_where_it_is_at_hand(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Request] = []
+    many = ("--target", "rpi5", "--threads", "4")
     monkeypatch.setattr("edgeprune.compressing_command._run", lambda request, *_: asked.append(request))
-    for more in (("--device", "local"), ("--device", "local", "--target", "rpi5"), (), ("--macs", "0.5")):
+    for more in (("--device", "local"), ("--device", "local", *many), (), ("--macs", "0.5")):
         given = (*more, "--precisions", "int8") if more[:1] == ("--macs",) else more
         assert run_here(*tiny.compress("--max-drop", "1", *given, "--out", str(tmp_path / "run"))).code == 0
     assert [one.precisions for one in asked] == [
@@ -299,6 +300,7 @@ def test_all_that_the_board_computes_in_is_tried_where_it_is_at_hand(
     ]
     assert [one.budget for one in asked] == [Budget(max_drop=1.0)] * 3 + [Budget(macs=0.5)]
     assert asked[0].table == Path("runs/local.table.json")
+    assert (asked[1].table, asked[1].threads) == (Path("runs/local.4-threads.table.json"), 4)
 
 
 @pytest.mark.slow

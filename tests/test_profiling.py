@@ -19,14 +19,17 @@ from edgeprune import cutting, profiling, trying
 from edgeprune.artifact import Artifact
 from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.trust import Doubt, Reason
+from edgeprune.compressing_command import _measure_table
 from edgeprune.errors import DeviceError, EdgepruneError, TrustError, UsageError
 from edgeprune.export import EXPORTERS
 from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import LatencyTable
+from edgeprune.plan import Budget
 from edgeprune.profiling import ProfileOrder, profile
 from edgeprune.prune.shapes import Shapes
 from edgeprune.request import Request
 from edgeprune.target import load_target
+from edgeprune.terminal import Talk
 from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, variant
 
 
@@ -76,7 +79,7 @@ class SimulatedBoard:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = traced(zoo("digits"))
         self.shapes = Shapes(found.program, found.channel_map)
-        self.name, self.threads, self.batches, self.version = "a board", 1, 0, "1"
+        self.name, self.batches, self.version = "a board", 0, "1"
         self.emulated = False
         self.ends: dict[int, BaseException] = {}
         """Runs, from 1, which something ends."""
@@ -93,7 +96,9 @@ class SimulatedBoard:
     def files(self, folder: Path, *_: object) -> SimpleNamespace:
         return SimpleNamespace(folder=folder, of=lambda widths: [_file(one) for one in ({}, *widths)])
 
-    def measure(self, files: Sequence[Artifact], *_: object, **__: object) -> list[SimpleNamespace]:
+    def measure(
+        self, files: Sequence[Artifact], _: object, __: object, threads: tuple[int], **___: object
+    ) -> list[SimpleNamespace]:
         self.batches += 1
         if self.batches in self.ends:
             raise self.ends[self.batches]
@@ -101,7 +106,7 @@ class SimulatedBoard:
         conditions = {
             "runtime": "onnxruntime",
             "runtime_version": self.version,
-            "threads": self.threads,
+            "threads": threads[0],
             "format": "onnx",
         }
         device = {"model": self.name}
@@ -202,6 +207,36 @@ def test_times_of_another_board_or_threads_are_refused_before_anything_is_timed(
         profile(order(begun))
     assert begun.read_text() == before
     assert simulated.batches == batches
+
+
+def test_compress_makes_its_table_with_as_many_threads_as_are_asked_for(
+    simulated: SimulatedBoard, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.json"
+    asked = Request(model="digits", budget=Budget(speedup=1.5), device="local", table=path, threads=4)
+    _measure_table(asked, Talk())
+    assert LatencyTable.load(path).conditions.threads == 4
+    before, batches = path.read_text(), simulated.batches
+    _measure_table(replace(asked, threads=None), Talk())  # those of the table
+    with pytest.raises(UsageError, match="the table is of --threads 4, not 1") as caught:
+        _measure_table(replace(asked, threads=1), Talk())
+    assert caught.value.fix == "Name another file with --table."
+    assert (path.read_text(), simulated.batches) == (before, batches)
+    _measure_table(replace(asked, threads=None, table=tmp_path / "other.json"), Talk())
+    assert LatencyTable.load(tmp_path / "other.json").conditions.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Request(threads=4, budget=Budget(speedup=1.5)), "--threads is about the table"),
+        (Request(threads=4, device="local"), "--threads is about the table"),
+        (Request(threads=0, device="local", budget=Budget(speedup=1.5)), "--threads must be at least 1, got 0"),
+    ],
+)
+def test_threads_that_no_table_is_made_with_are_refused(asked: Request, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        asked.check()
 
 
 def test_times_of_another_version_of_the_runtime_are_refused_and_mixed_only_if_asked(
