@@ -90,6 +90,7 @@ class ImageSet:
         total: how many images the source holds.
         skipped: names of images that were chosen but could not be decoded.
         classes: the name of each class, by its number; empty where the source names none, or not all.
+        places: int64 [N], of each among those that it was drawn with; None where nobody asks, see `edgeprune.draw`.
     """
 
     images: np.ndarray
@@ -98,6 +99,7 @@ class ImageSet:
     total: int
     skipped: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,7 +107,8 @@ class ImageSet:
     def take(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """The images at `indices`, in that order."""
         chosen = np.asarray(indices, np.int64)
-        return replace(self, images=self.images[chosen], labels=None if self.labels is None else self.labels[chosen])
+        labels, places = (None if one is None else one[chosen] for one in (self.labels, self.places))
+        return replace(self, images=self.images[chosen], labels=labels, places=places)
 
     def batches(self, spec: InputSpec, size: int = 32) -> Iterator[np.ndarray]:
         """Normalised batches, in order; the last may be smaller: float32 [n <= size, channels, height, width]."""

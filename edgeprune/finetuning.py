@@ -11,7 +11,7 @@ from edgeprune.distilling import Pupil, check_trainable
 from edgeprune.errors import ModelError, ParityError, UsageError
 from edgeprune.export.parity import check
 from edgeprune.exporting import PARITY_IMAGES
-from edgeprune.inputs import Photos, chosen_formats, named_photos, with_classes
+from edgeprune.inputs import Photos, chosen_formats, with_classes
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.model import Model, load_saved, with_tensors
 from edgeprune.pipeline import Outcome, Result, conclude, study_of
@@ -20,7 +20,7 @@ from edgeprune.prune.allocate import left_whole
 from edgeprune.prune.surgery import check_plan
 from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery, taught
-from edgeprune.reopening import asked_again, uncut_again
+from edgeprune.reopening import asked_again, photos_again, uncut_again
 from edgeprune.report import mixed
 from edgeprune.report.document import Report
 from edgeprune.report.scores import BLOCKS, CUT, NORMS, RECONSTRUCTION, RECOVERY
@@ -55,7 +55,7 @@ class FinetuneOrder:
         onnx_batch: how many images an ONNX file takes at once.
         fold_preprocessing: whether files take raw pixels.
         out: the new run folder; None for `<run>-finetuned`.
-        seed: of everything random.
+        seed: of everything random but which of the run's images are used.
         overwrite: replace a run folder that exists.
         bench: whether to measure time.
         command: what the user typed, for the report.
@@ -109,7 +109,7 @@ def finetune(asked: FinetuneOrder, listener: Listener | None = None) -> Outcome:
         saved = load_saved(asked.run)
         model = replace(uncut_again(request, asked.run), classes=saved.classes)
     check_trainable(saved)
-    photos = named_photos(request, model, journal)
+    photos = photos_again(request, before.data, model, journal)
     uncut = traced(model, journal)
     check_plan(plan, uncut.channel_map)
     _check_same(uncut.model, before, asked.run, photos)

@@ -53,7 +53,9 @@ def finetune(
     fold_preprocessing: options.FoldPreprocessing = False,
     out: Annotated[Path | None, typer.Option(help="The new run folder. (default: RUN-finetuned)")] = None,
     bench: options.Bench = True,
-    seed: Annotated[int | None, typer.Option(help="Of everything random. (default: that of the run)")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything random but the choice of images. (default: that of the run)")
+    ] = None,
     as_json: options.AsJson = False,
     overwrite: options.Overwrite = False,
 ) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edgeprune.cutting import Traced
 from edgeprune.data import ImageSet, check_labels, load_images, split, together, without
-from edgeprune.errors import DataError, EdgepruneError, UsageError
+from edgeprune.draw import Draw
+from edgeprune.errors import DataError, UsageError
 from edgeprune.export import EXPORTERS, PRECISIONS, available_formats
 from edgeprune.journal import Journal
 from edgeprune.model import Model, known_models, load_model
@@ -28,11 +29,15 @@ _TESTED = 10
 
 @dataclass(frozen=True, eq=False)
 class Photos:
-    """Images to calibrate with, to score with, and to choose by where an accuracy is asked for; they share none."""
+    """Images to calibrate with, to score with, and to choose by where an accuracy is asked for; they share none.
+
+    With `draw`, how they were drawn, those to score with and to choose by keep their places.
+    """
 
     calibration: ImageSet
     scoring: ImageSet
     choosing: ImageSet | None = None
+    draw: Draw | None = None
 
     def batches(self, model: Model) -> list[Tensor]:
         """The calibration images as the model wants them, float32 [n, channels, height, width] each."""
@@ -132,25 +137,43 @@ def named_photos(request: Request, model: Model, journal: Journal) -> Photos:
             limit = request.images + request.calibration_images
             images = load_images(data, model.input, limit=limit, seed=request.seed, tick=tick)
             first, second = split(images, request.calibration_images, request.seed)
+            parted = len(first)
         else:
             first = load_images(calibration, model.input, limit=request.calibration_images, seed=request.seed)
             second = load_images(data, model.input, limit=request.images, seed=request.seed, tick=tick)
-    photos = Photos(first, _apart(second, first, "calibration", journal))
-    return photos if request.max_drop is None else _set_aside(photos, request.max_drop, journal)
+            parted = 0
+    draw = Draw(request.seed, second.total, parted, len(second))
+    photos = Photos(first, apart(draw.numbered(second), first, "calibration", journal), draw=draw)
+    return photos if request.max_drop is None else set_aside(photos, request.max_drop, journal)
 
 
-def _set_aside(photos: Photos, most: float, journal: Journal) -> Photos:
-    """Half of the images to score with, but no more than it takes, become those to choose by."""
-    images = photos.scoring
-    number = min(len(images) // 2, _CHOOSING)
-    if not number:
-        what = "one image is not enough to choose by and to score with"
-        raise DataError(what, where=images.source, fix="Give more, or leave --max-drop out.")
+def set_aside(photos: Photos, most: float, journal: Journal) -> Photos:
+    """Half of the images to score with, but no more than it takes, become those to choose by, unless there are some.
+
+    Args:
+        photos: none that is to be scored may be seen before.
+        most: points of accuracy that are to be judged by them.
+        journal: told where they are too few for that.
+
+    Raises:
+        DataError: there is only one.
+    """
+    photos = photos if photos.choosing else _halved(photos)
+    number = len(photos.choosing or ())
     if 100 / number > most:
         journal.warn(
             f"--max-drop {most:g} is judged by {number} images: one of them is {100 / number:.2g} points, and to lose "
             "none says little; give more images to score with"
         )
+    return photos
+
+
+def _halved(photos: Photos) -> Photos:
+    images = photos.scoring
+    number = min(len(images) // 2, _CHOOSING)
+    if not number:
+        what = "one image is not enough to choose by and to score with"
+        raise DataError(what, where=images.source, fix="Give more, or leave --max-drop out.")
     choosing, others = images.take(range(number)), images.take(range(number, len(images)))
     return replace(photos, scoring=without(others, choosing), choosing=choosing)
 
@@ -189,28 +212,6 @@ def _names_in(file: Path, count: int) -> tuple[str, ...]:
     return names
 
 
-def fresh_photos(request: Request, data: str | None, count: int | None, model: Model, journal: Journal) -> ImageSet:
-    """Images to verify a finished run with, decoded; none that it was calibrated with.
-
-    Args:
-        request: what the run was asked for; see `edgeprune.reopening.asked_again`.
-        data: where the images are; None for those that the run was scored with.
-        count: how many at most; None for as many as the run was scored with, or as `compress` would take of others.
-        model: what it wants of an image.
-        journal: told of broken images, and where the run's own cannot be had any more.
-    """
-    if data is None:  # as many are loaded as by the run, or others would count as calibrated with
-        scoring = named_photos(request, model, journal).scoring
-        return scoring.take(range(min(count or len(scoring), len(scoring))))
-    found = load_images(data, model.input, limit=count or Request.images, seed=request.seed)
-    try:
-        calibration = named_photos(request, model, journal).calibration
-    except EdgepruneError as error:
-        journal.warn(f"whether the run was calibrated with some of {data} is not known: {error.what} ({error.where})")
-        return found
-    return _apart(found, calibration, "calibration", journal)
-
-
 def lessons(request: Request, test_data: str | None, model: Model, journal: Journal) -> tuple[ImageSet, ImageSet]:
     """Images to train on and images to test with, decoded; they share none.
 
@@ -239,7 +240,7 @@ def lessons(request: Request, test_data: str | None, model: Model, journal: Jour
     if first.labels is None:
         fix = "Put each class into a sub-folder, or give a tar with labels.txt, or an .npz or a function with labels."
         raise DataError("the images have no labels, which training needs", where=data, fix=fix)
-    return first, _apart(second, first, "training", journal)
+    return first, apart(second, first, "training", journal)
 
 
 def food(
@@ -265,7 +266,7 @@ def food(
         with journal.stage("images") as tick:
             sets = [load_images(one, model.input, limit=limit, seed=seed, tick=tick) for one in sources]
         found = together(sets, seed)
-        photos = replace(photos, scoring=_apart(photos.scoring, found, "training", journal))
+        photos = replace(photos, scoring=apart(photos.scoring, found, "training", journal))
         if photos.choosing is not None:
             photos = replace(photos, choosing=without(photos.choosing, found))
     if labels and found.labels is None:
@@ -276,7 +277,7 @@ def food(
     return (found if labels else replace(found, labels=None)), photos
 
 
-def _apart(scoring: ImageSet, others: ImageSet, kind: str, journal: Journal) -> ImageSet:
+def apart(scoring: ImageSet, others: ImageSet, kind: str, journal: Journal) -> ImageSet:
     """The images to score with that are not among others; what is wrong with either is told."""
     for images in {id(others.skipped): others, id(scoring.skipped): scoring}.values():
         if images.skipped:

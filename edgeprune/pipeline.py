@@ -36,10 +36,11 @@ from edgeprune.prune.surgery import check_plan
 from edgeprune.racing import race_of
 from edgeprune.recovery import Recovery, recover
 from edgeprune.remembering import kept_until_done
+from edgeprune.reopening import data_use
 from edgeprune.report import mixed
 from edgeprune.report.build import Evidence, Pruning, build
 from edgeprune.report.document import Report
-from edgeprune.report.parts import DataUse, Images, RunFacts, Stage, Subject
+from edgeprune.report.parts import RunFacts, Stage, Subject
 from edgeprune.request import Request
 from edgeprune.runfolder import check_free, staged
 from edgeprune.target import Target, load_target
@@ -212,7 +213,7 @@ def conclude(
             Subject(uncut.model.name, uncut.model.source, parameters, uncut.model.input, weights),
             target,
             Pruning(plan, uncut.cost, pruned.cost, left_whole(uncut.channel_map, request.scope), recovery.method),
-            Evidence(_data_use(photos), accuracy, artifacts, measurements, comparisons, found, scored),
+            Evidence(data_use(photos), accuracy, artifacts, measurements, comparisons, found, scored),
             facts,
         )
         report = replace(report, explanations=explained(folder, artifacts))
@@ -221,8 +222,3 @@ def conclude(
             report = replace(report, budget=predicted, front=decision.front)
         report.save(folder)
     return report
-
-
-def _data_use(photos: Photos) -> DataUse:
-    sides = (Images(side.source, len(side), side.skipped) for side in (photos.calibration, photos.scoring))
-    return DataUse(*sides)

@@ -16,12 +16,11 @@ from edgeprune.export.execute import Array
 from edgeprune.export.parity import TOLERANCES, distance_between, judge
 from edgeprune.exporting import PARITY_IMAGES, ROLES, score_files
 from edgeprune.files import read_json, sha256_of
-from edgeprune.inputs import fresh_photos
 from edgeprune.journal import Journal, Listener, Nobody
 from edgeprune.judge import accuracy_of
 from edgeprune.model import Model, load_saved
 from edgeprune.program import capture
-from edgeprune.reopening import TRAINING, asked_again, uncut_again
+from edgeprune.reopening import TRAINING, asked_again, fresh_photos, uncut_again
 from edgeprune.report.document import Report
 from edgeprune.report.plain import to_plain
 from edgeprune.report.precisions import FileAccuracy
@@ -137,7 +136,7 @@ def verify(asked: VerifyOrder, listener: Listener | None = None) -> Verification
     journal, request = Journal(listener or Nobody()), asked_again(before, weights=asked.weights)
     with journal.stage("load"):
         cut, uncut = load_saved(asked.run), uncut_again(request, asked.run)
-    images = fresh_photos(request, asked.data, asked.images, uncut, journal)
+    images = fresh_photos(request, before.data, asked.data, asked.images, uncut, journal)
     if asked.data is None and request.data == request.calibration_data and (asked.run / TRAINING).is_file():
         journal.warn("some of these images were trained on, and accuracy on them flatters: give others with --data")
     with journal.stage("trace"):

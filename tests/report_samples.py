@@ -5,6 +5,7 @@ import math
 from edgeprune.artifact import Artifact, Parity
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
+from edgeprune.draw import Draw
 from edgeprune.plan import Cost
 from edgeprune.report.document import Report
 from edgeprune.report.energy import Energy
@@ -147,7 +148,11 @@ FULL = Report(
     ),
     target=Board("rpi4", TITLE, "aarch64", 8, ("The board has no power sensor: energy needs a meter outside it.",)),
     devices=(MACHINE,),
-    data=DataUse(Images("photos.tar", 256), Images("photos.tar", 1044, ("class_3/broken|file.jpg",))),
+    data=DataUse(
+        Images("photos.tar", 256),
+        Images("photos.tar", 1044, ("class_3/broken|file.jpg",)),
+        Draw(0, 1303, 256, 1046, 0, (7, 512)),
+    ),
     criterion=Method("qsfm", {"measure": "ssim", "side": "after"}),
     recovery=Method("reconstruct", {"ridge": 0.001}),
     budget=BudgetFacts({"macs": 0.65}, {"macs": 0.6487}, PLAN),

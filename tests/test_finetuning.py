@@ -17,6 +17,7 @@ from told_race import second_is_slower_in_int8
 
 from edgeprune import racing
 from edgeprune.report.document import Report
+from edgeprune.verifying import VerifyOrder, verify
 
 IN_INT8 = ("--precisions", "int8", "--float-where-faster", "--bench")
 
@@ -152,6 +153,10 @@ def test_what_cut_and_int8_cost_together_is_counted_on_images_that_are_not_repor
     assert report.accuracy is not None
     assert first.accuracy is not None
     assert {one["images"] + report.accuracy.images for one in told} == {first.accuracy.images}
+    found = verify(VerifyOrder(Path("runs/small"))).accuracy
+    assert report.accuracy.final is not None
+    assert (found.images, found.uncut.share) == (report.accuracy.images, report.accuracy.uncut.share)
+    assert [one.share for one in found.steps if one.kept] == [report.accuracy.final.share]
 
 
 def test_files_are_of_the_kind_that_is_asked_for_as_those_of_compress(place):

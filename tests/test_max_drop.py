@@ -24,6 +24,7 @@ from edgeprune.report.render import html, markdown, terminal
 from edgeprune.report.tables import tables
 from edgeprune.request import Request
 from edgeprune.target import load_target
+from edgeprune.verifying import VerifyOrder, verify
 
 FOUND = {
     "metric": "top1",
@@ -158,3 +159,9 @@ def test_a_cut_that_costs_too_much_by_itself_is_exit_1_and_leaves_the_run_folder
     told = json.loads((tmp_path / "run" / "report.json").read_text())
     assert told["data"]["scoring"]["images"] == told["files"][0]["images"]
     assert (tmp_path / "run" / "pruned-int8.onnx").is_file()
+    found = verify(VerifyOrder(tmp_path / "run"))
+    assert found.accuracy.images == told["accuracy"]["images"]
+    assert found.accuracy.uncut.share == told["accuracy"]["baseline"]
+    assert [one.share for one in found.accuracy.steps if one.kept] == [told["accuracy"]["after_cut"]]
+    shares = {one.artifact.path: one.accuracy.share for one in found.files if one.accuracy}
+    assert {one["artifact"]: one["share"] for one in told["files"]}.items() <= shares.items()

@@ -74,6 +74,8 @@ class Report:
         for absent in ("explanations", "files", "front"):
             if not document[absent]:
                 del document[absent]
+        if document["data"]["draw"] is None:
+            del document["data"]["draw"]
         return {"schema": SCHEMA, **document, **run}
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeprune.course import BlockTime, Histogram
 from edgeprune.data import InputSpec
+from edgeprune.draw import Draw
 from edgeprune.plan import Allocation, Cost
 from edgeprune.report.energy import Energy
 from edgeprune.stats import Verdict
@@ -215,10 +216,14 @@ class Images:
 
 @dataclass(frozen=True)
 class DataUse:
-    """The images that scored filters and fitted weights, and the images that scored accuracy; they share none."""
+    """The images that scored filters and fitted weights, and the images that scored accuracy; they share none.
+
+    `draw` is how the latter were drawn; None in reports of older versions, and after `edgeprune train`.
+    """
 
     calibration: Images | None
     scoring: Images | None
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True)
