@@ -104,48 +104,79 @@ def decide(
         BudgetError: the budget cannot be reached.
         EdgepruneError: the table knows nothing of this network, or the board cannot be reached.
     """
-
-    def plan_for(budget: Budget, times: Times | None = None) -> PruningPlan:
-        with journal.stage("allocate"):
-            return allocate(uncut.channel_map, scored, budget, target.channel_multiple, times)
-
-    if not isinstance(times, LatencyTable):
-        scored = scored_filters(request, request.budget.share, uncut, photos, criterion, journal)
-        if times is None:
-            return Decision(plan_for(request.budget))
-        return _predicted(times, request, uncut, target, plan_for, journal)
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        files = VariantFiles(Path(folder), uncut, target, times.conditions.format, journal)
-        shapes = Shapes(uncut.program, uncut.channel_map)
-        board = Board(request.device or "local", times, shapes, files, request.allow_mixed, journal)
-        goal = _goal(request.budget, board.times)
-        scored = scored_filters(request, goal.share, uncut, photos, criterion, journal)
-        assert goal.speedup is not None
-        if why_not := untried(request, times.conditions):
-            journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
-            return Decision(replace(plan_for(goal, board.times), budget=request.budget))
-        found = reach(
-            goal.speedup,
-            lambda speedup: plan_for(Budget(speedup=speedup), board.times),
-            board,
-            lambda tried: _goal_there(request.budget, tried),
-            journal,
-        )
-    return replace(found, plan=replace(found.plan, budget=request.budget), conditions=times.conditions)
+    if isinstance(times, LatencyTable):
+        return _measured(times, request, uncut, photos, criterion, target, journal)
+    scored = scored_filters(request, request.budget.share, uncut, photos, criterion, journal)
+    if times is None:
+        return Decision(_plan(request.budget, uncut, scored, target, None, journal))
+    foreseen = predicted_times(times, uncut, request.scope, target.channel_multiple)
+    plan = _plan(request.budget, uncut, scored, target, foreseen, journal)
+    return Decision(plan, predicted=prediction(times, foretold(foreseen, widths_of(plan)), journal))
 
 
-def _predicted(
-    prior: Prior,
+def _measured(
+    table: LatencyTable,
     request: Request,
     uncut: Traced,
+    photos: Photos,
+    criterion: Criterion,
     target: Target,
-    plan_for: Callable[[Budget, Times], PruningPlan],
     journal: Journal,
 ) -> Decision:
-    """A plan for a speed-up that is predicted, on a board that is not at hand."""
-    times = predicted_times(prior, uncut, request.scope, target.channel_multiple)
-    plan = plan_for(request.budget, times)
-    return Decision(plan, predicted=prediction(prior, foretold(times, widths_of(plan)), journal))
+    """A plan for a budget of time, tried on the board of a table."""
+    why_not = untried(request, table.conditions)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        files = VariantFiles(Path(folder), uncut, target, table.conditions.format, journal)
+        shapes = Shapes(uncut.program, uncut.channel_map)
+        board = Board(request.device or "local", table, shapes, files, request.allow_mixed, journal)
+        found = decide_on(board, request, uncut, photos, criterion, target, journal, why_not)
+    return found if why_not else replace(found, conditions=table.conditions)
+
+
+def decide_on(
+    board: Tries,
+    request: Request,
+    uncut: Traced,
+    photos: Photos,
+    criterion: Criterion,
+    target: Target,
+    journal: Journal,
+    why_not: str = "",
+) -> Decision:
+    """Decide for a budget of time: solved on what a board foretells, and tried there.
+
+    Args:
+        board: where plans are tried.
+        request: says how fast, in a budget of time.
+        uncut: the network.
+        photos: to score filters on.
+        criterion: that scores them.
+        target: says which widths are allowed.
+        journal: told of each step.
+        why_not: why nothing can be tried there; empty if it can.
+
+    Raises:
+        BudgetError: the budget cannot be reached.
+    """
+    goal = _goal(request.budget, board.times)
+    scored = scored_filters(request, goal.share, uncut, photos, criterion, journal)
+    assert goal.speedup is not None
+
+    def plan_for(speedup: float) -> PruningPlan:
+        return _plan(Budget(speedup=speedup), uncut, scored, target, board.times, journal)
+
+    if why_not:
+        journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
+        return Decision(replace(plan_for(goal.speedup), budget=request.budget))
+    found = reach(goal.speedup, plan_for, board, lambda tried: _goal_there(request.budget, tried), journal)
+    return replace(found, plan=replace(found.plan, budget=request.budget))
+
+
+def _plan(
+    budget: Budget, uncut: Traced, scored: Scored, target: Target, times: Times | None, journal: Journal
+) -> PruningPlan:
+    with journal.stage("allocate"):
+        return allocate(uncut.channel_map, scored, budget, target.channel_multiple, times)
 
 
 def predicted_times(prior: Prior, uncut: Traced, scope: Scope, multiple: int) -> Times:
@@ -183,7 +214,7 @@ def reach(
     """
     trials, plans, needed = list[Trial](), [plan_for(goal)], goal
     while (found := board.tried(plans[-1])) is not None:
-        ratio, ci95 = found.comparison.ratio, found.comparison.ci95
+        ratio, ci95 = found.ratio, found.ci95
         trials.append(Trial(goal, board.foretold(plans[-1]), ratio, ci95))
         journal.say(f"round {len(trials)}: {trials[-1]}")
         needed = asked(found)

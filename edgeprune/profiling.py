@@ -31,15 +31,13 @@ from edgeprune.registry import unknown
 from edgeprune.request import Request
 from edgeprune.target import load_target
 from edgeprune.trying import accept, conditions_of, look_at, timed_variants
-from edgeprune.variants import VariantFiles, choices_of, variant
+from edgeprune.variants import VariantFiles, choices_of, variants_of
 from edgeprune.worker.runtimes import RUNTIMES
 
 BATCH = 5
 """Variants that are timed in turns with the uncut network, in one run."""
 ROUNDS = 8
 _GOES_ON = "What was timed before is in the table: the same command goes on."
-_LEAST = 15
-"""Variants: fewer say little of how well times are foretold."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +131,19 @@ def profile(order: ProfileOrder, listener: Listener | None = None) -> Profiled:
     choices = choices_of(uncut, request.scope, target.channel_multiple)
     if not choices:
         raise UsageError("no channel space of this model may be cut", fix="Try --scope all; see edgeprune inspect.")
-    wanted = 1 + max(_LEAST, *map(len, choices.values()))
+    every = variants_of(choices)
     done = len(table.networks[shapes.fingerprint].variants) if table and shapes.fingerprint in table.networks else 0
     if done:
-        journal.say(f"{done} of {wanted} variants are in {order.table} already")
+        journal.say(f"{done} of {len(every)} variants are in {order.table} already")
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         files = VariantFiles(Path(folder), uncut, target, RUNTIMES[runtime].format, journal)
-        while done < wanted and (order.minutes is None or time.monotonic() - begin < 60 * order.minutes):
-            widths = [variant(choices, number) for number in range(done, min(wanted, done + BATCH))]
-            conditions, found = _batch(order, runtime, files, widths, shapes, journal)
+        while done < len(every) and (order.minutes is None or time.monotonic() - begin < 60 * order.minutes):
+            conditions, found = _batch(order, runtime, files, every[done : done + BATCH], shapes, journal)
             table = _extended(table, conditions, order, shapes, model.name, found, journal)
             table.save(order.table)
             done += len(found)
-            journal.say(f"{done} of {wanted} variants timed")
+            journal.say(f"{done} of {len(every)} variants timed")
     if table is None or shapes.fingerprint not in table.networks:
         raise UsageError("no variant was timed", fix="Give more --minutes.")
     return _concluded(table, order.table, shapes, choices)

@@ -26,28 +26,34 @@ from edgeprune.plan import PruningPlan
 from edgeprune.profile import Profile
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
-from edgeprune.prune.timing import Times, layer_times
+from edgeprune.prune.timing import Times, profiled_variant
 from edgeprune.report.machines import machine_name
 from edgeprune.variants import VariantFiles
 
 _BLOCKS = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Tried:
     """A plan that was timed beside the uncut network.
 
     Attributes:
-        comparison: of the two.
+        ratio: the speed-up.
+        ci95: its 95 % interval, (low, high).
         uncut_ms: median time of the uncut network in the same run.
     """
 
-    comparison: Comparison
+    ratio: float
+    ci95: tuple[float, float]
     uncut_ms: float
 
 
 class Tries(Protocol):
-    """Where plans are tried."""
+    """Where plans are tried, and what is foretold there."""
+
+    @property
+    def times(self) -> Times:
+        """What plans are solved on, corrected by what was learned."""
 
     def tried(self, plan: PruningPlan) -> Tried | None:
         """Time a plan; None where that says nothing."""
@@ -102,7 +108,7 @@ class Board:
             self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
             return None
         self._artifacts, self._last = artifacts, measured
-        return Tried(found[0], median_ms(measured[0]))
+        return Tried(found[0].ratio, found[0].ci95, median_ms(measured[0]))
 
     def timed(self, artifacts: Sequence[Artifact], folder: Path) -> dict[str, Comparison]:
         """How fast files are beside the uncut one in fp32, the first, by path, timed as the table was measured.
@@ -200,10 +206,8 @@ def timed_variants(
     found = []
     for its in widths:
         place = 1 + [one for one in widths if one].index(its) if its else 0
-        layers, rest = layer_times(shapes.at(its), [(one.macs, one.ms) for one in profiles[place].operators])
-        found.append(
-            Variant({**shapes.sizes, **its}, median[place], median[0], layers, rest, shapes.activation_mb(its))
-        )
+        operators = [(one.macs, one.ms) for one in profiles[place].operators]
+        found.append(profiled_variant(shapes, its, median[place], median[0], operators))
     return tuple(found)
 
 

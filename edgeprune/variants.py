@@ -24,6 +24,8 @@ MOST_WIDTHS = 16
 """Of each space that are measured; where more are allowed, these lie evenly between the narrowest and the whole."""
 _NARROWEST = 0.1
 """Share of its filters below which a space is not looked at."""
+_LEAST = 15
+"""Variants of a table: fewer say little of how well times are foretold."""
 _SEED = 0x9E3779B9
 
 
@@ -54,6 +56,11 @@ def variant(choices: Mapping[str, Sequence[int]], number: int) -> dict[str, int]
         order = np.random.default_rng((_SEED, place, turn)).permutation(len(widths))
         found[name] = widths[order[within]]
     return found
+
+
+def variants_of(choices: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """The widths of all variants that a table is made of, the uncut network first: each of `choices` at least once."""
+    return [variant(choices, number) for number in range(1 + max(_LEAST, *map(len, choices.values())))]
 
 
 class VariantFiles:

@@ -272,6 +272,22 @@ def _ranks(values: Floats) -> Floats:
     return found
 
 
+def profiled_variant(
+    shapes: Shapes, widths: Mapping[str, int], ms: float, uncut_ms: float, operators: Sequence[tuple[int, float]]
+) -> Variant:
+    """What was measured of a network at some widths.
+
+    Args:
+        shapes: of the uncut network.
+        widths: channel space -> filters that stay; those not named are whole.
+        ms: time of a call, not profiled.
+        uncut_ms: the same of the uncut network, in the same run.
+        operators: of the profile, see `layer_times`.
+    """
+    layers, rest = layer_times(shapes.at(widths), operators)
+    return Variant({**shapes.sizes, **widths}, ms, uncut_ms, layers, rest, shapes.activation_mb(widths))
+
+
 def layer_times(
     layers: Sequence[LayerAt], operators: Sequence[tuple[int, float]]
 ) -> tuple[tuple[LayerTime, ...], float]:
