@@ -59,7 +59,7 @@ OWN = {
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8")
 IMAGES = 192
-LIMIT_S = 900
+LIMIT_S = 3600
 
 Row = dict[str, Any]
 
