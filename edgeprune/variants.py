@@ -60,7 +60,7 @@ def variant(choices: Mapping[str, Sequence[int]], number: int) -> dict[str, int]
 
 def variants_of(choices: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     """The widths of all variants that a table is made of, the uncut network first: each of `choices` at least once."""
-    return [variant(choices, number) for number in range(1 + max(_LEAST, *map(len, choices.values())))]
+    return [variant(choices, number) for number in range(1 + max([_LEAST, *map(len, choices.values())]))]
 
 
 class VariantFiles:

@@ -30,7 +30,7 @@ from edgeprune.prune.shapes import Shapes
 from edgeprune.request import Request
 from edgeprune.target import load_target
 from edgeprune.terminal import Talk
-from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, variant
+from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, variant, variants_of
 
 
 @settings(max_examples=50, deadline=None)
@@ -46,6 +46,12 @@ def test_variant_0_is_the_uncut_network_and_a_number_always_gives_the_same_width
     choices = {"a": [24, 16, 8], "b": [32, 8]}
     assert variant(choices, 0) == {}
     assert [variant(choices, number) for number in range(9)] == [variant(choices, number) for number in range(9)]
+
+
+def test_a_table_is_of_the_uncut_network_and_as_many_variants_as_say_how_well_it_foretells() -> None:
+    assert variants_of({"a": [24, 16, 8]}) == [variant({"a": [24, 16, 8]}, number) for number in range(16)]
+    assert len(variants_of({"a": list(range(8, 160, 8))})) == 1 + 19
+    assert variants_of({}) == [{}] * 16
 
 
 def test_of_a_wide_space_widths_from_the_narrowest_to_the_widest_are_looked_at() -> None:
