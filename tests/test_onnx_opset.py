@@ -19,6 +19,7 @@ from edgeprune.errors import ExportError, UsageError
 from edgeprune.export import write
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.onnx import export_onnx
+from edgeprune.export.onnx_run import session_of
 from edgeprune.target import load_target
 from edgeprune.worker.litert import load_litert
 from edgeprune.worker.loaded import UnfitError
@@ -43,7 +44,7 @@ class Newer(nn.Module):
 
 
 def opened(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session_of(path.read_bytes())
 
 
 @pytest.mark.parametrize("network", [Tiny, Classifier, Newer])

@@ -26,6 +26,7 @@ from edgeprune.export.child import end_child
 from edgeprune.export.divergence import divergence_of
 from edgeprune.export.execute import classes_of, outputs_of
 from edgeprune.export.onnx import export_onnx
+from edgeprune.export.onnx_run import session_of
 from edgeprune.export.parity import check
 from edgeprune.target import load_target
 from edgeprune.worker import serve, trtexec
@@ -64,9 +65,7 @@ def written(folder: Path, suffix: str, precision: str, settings: dict[str, str],
 def fed(path: Path, pixels: np.ndarray) -> np.ndarray:
     """What a program gets that knows nothing but the file: uint8 NHWC in, steps or floats out."""
     if path.suffix == ".onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = session_of(path.read_bytes())
         return np.asarray(session.run(None, {"input": pixels})[0])
     from ai_edge_litert.interpreter import Interpreter
 
