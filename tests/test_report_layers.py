@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from report_samples import FULL
 
@@ -87,6 +87,7 @@ def test_the_slowest_layer_reaches_the_end_and_the_others_their_share():
     assert chart.bars[-1].text == "< 0.001 -> < 0.001"
 
 
+@example([(0.0, 5e-324)], 1)
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=60), st.integers(1, 40))
 def test_no_time_is_lost_where_layers_are_added_up(times, most):
     one = replace(EXPLAINED, layers=tuple(a_change(f"l{at}", *pair) for at, pair in enumerate(times)))

@@ -226,7 +226,7 @@ def percent(part: float, whole: float) -> float:
 
 def round_values(start: float, end: float) -> list[float]:
     """At most a handful of round numbers from `start` to `end`: multiples of 1, 2 or 5 times a power of ten."""
-    if not end > start:
+    if not (end - start) / _TICKS > 0:  # also of what is too small to be divided
         return [start]
     power = 10.0 ** math.floor(math.log10((end - start) / _TICKS))
     step = next((size * power for size in (1, 2, 5) if size * power * _TICKS >= end - start), 10 * power)
