@@ -26,7 +26,8 @@ from edgeprune.measurement import Measurement
 from edgeprune.model import load_model
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import most_in_time
-from edgeprune.prune.timing import Check, Times, check, check_by_macs
+from edgeprune.prune.timing import Times
+from edgeprune.prune.timing_check import Check, check, check_by_macs
 from edgeprune.registry import unknown
 from edgeprune.request import Request
 from edgeprune.target import load_target

@@ -12,7 +12,7 @@ from edgeprune.request import Request, parse_shape
 from edgeprune.terminal import Talk, print_json
 
 if TYPE_CHECKING:
-    from edgeprune.prune.timing import Check
+    from edgeprune.prune.timing_check import Check
 
 
 def profile(

@@ -18,7 +18,8 @@ from edgeprune.prune.allocate import allowed_widths, left_whole
 from edgeprune.prune.cost import cost
 from edgeprune.prune.shapes import LayerAt, Shapes
 from edgeprune.prune.time_budget import even_in_time, foretold, least_damage_in_time
-from edgeprune.prune.timing import Times, check, check_by_macs, layer_times
+from edgeprune.prune.timing import Times, layer_times
+from edgeprune.prune.timing_check import check, check_by_macs
 from edgeprune.variants import variant
 
 CONDITIONS = Conditions("a board", "onnxruntime", "1.31.1", 1, "onnx")

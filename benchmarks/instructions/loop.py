@@ -40,7 +40,8 @@ from edgeprune.plan import Budget, PruningPlan
 from edgeprune.profile import OperatorTime
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
-from edgeprune.prune.timing import Times, check, check_by_macs, profiled_variant
+from edgeprune.prune.timing import Times, profiled_variant
+from edgeprune.prune.timing_check import check, check_by_macs
 from edgeprune.request import Request, parse_shape
 from edgeprune.target import load_target
 from edgeprune.trying import Tried, widths_of

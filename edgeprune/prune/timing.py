@@ -10,8 +10,8 @@ call takes beside its operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -25,26 +25,8 @@ _NEAREST = 4
 """How many measured widths an unmeasured one is interpolated from."""
 _MOST_BESIDE = 0.5
 """Share of the fastest variant's time that a call may take beside its operators: more is scatter."""
-_HELD_OUT_EVERY = 5
 _NAMED = 3
 """Layers that a message names."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """How well times are foretold that were held out.
-
-    Attributes:
-        variants: how many were.
-        median_error: of the foretold speed-up, relative, of all of these.
-        worst_error: the same of the one that was foretold worst.
-        rank_correlation: Spearman's, of foretold and measured times.
-    """
-
-    variants: int
-    median_error: float
-    worst_error: float
-    rank_correlation: float
 
 
 class Times:
@@ -163,7 +145,7 @@ class Times:
     def _rest(self) -> tuple[float, float]:
         """What is no layer: (milliseconds, milliseconds for each 10^6 bytes put out), neither below 0."""
         sizes = [one.activation_mb for one in self._variants]
-        return _line(np.array(sizes), np.array([one.rest_ms for one in self._variants]))
+        return line(np.array(sizes), np.array([one.rest_ms for one in self._variants]))
 
 
 def _whole_ms(variant: Variant, uncut_ms: float) -> float:
@@ -212,7 +194,7 @@ def _never(shapes: Shapes, variants: Sequence[Variant]) -> str:
     return f"; {len(unseen)} of its {len(shapes.layers)} layers were never measured{named}" if unseen else ""
 
 
-def _line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, float]:
+def line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, float]:
     """The line of least squares, (at 0, slope), neither of them below 0."""
     weights = np.ones(len(x)) if weights is None else weights
     if np.ptp(x) > 1e-9 * max(float(x.max()), 1e-30):
@@ -223,53 +205,6 @@ def _line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, f
             return float(np.average(y, weights=weights**2)), 0.0
     through = float((weights**2 * x * y).sum() / max(float((weights**2 * x * x).sum()), 1e-30))
     return 0.0, through
-
-
-def check(shapes: Shapes, found: Network) -> Check | None:
-    """How well a network's times foretell every fifth variant from the others; None where it has too few."""
-    rest, held = _apart(found)
-    if len(held) < 2:
-        return None
-    times = Times(shapes, rest)
-    return _check(held, lambda one: times.ms(one.widths) / times.uncut_ms)
-
-
-def check_by_macs(shapes: Shapes, found: Network) -> Check | None:
-    """The same by a line over multiply-accumulates, which is what a budget in MACs takes for granted."""
-    rest, held = _apart(found)
-    if len(held) < 2:
-        return None
-
-    def macs(variant: Variant) -> float:
-        return float(sum(one.macs for one in shapes.at(variant.widths)))
-
-    taken = np.array([one.ms / one.uncut_ms for one in rest.variants])
-    fixed, slope = _line(np.array([macs(one) for one in rest.variants]), taken, 1 / taken)
-    return _check(held, lambda one: fixed + slope * macs(one))
-
-
-def _apart(found: Network) -> tuple[Network, tuple[Variant, ...]]:
-    """What to learn from, and what to foretell."""
-    held = found.variants[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
-    rest = tuple(one for place, one in enumerate(found.variants, start=1) if place % _HELD_OUT_EVERY)
-    return Network(found.name, rest), held
-
-
-def _check(held: Sequence[Variant], relative: Callable[[Variant], float]) -> Check:
-    foretold = np.array([relative(one) for one in held])
-    taken = np.array([one.ms / one.uncut_ms for one in held])
-    errors = np.abs(foretold / taken - 1)
-    ranks = [_ranks(one) for one in (foretold, taken)]
-    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if min(map(np.ptp, ranks)) > 0 else 0.0
-    return Check(len(held), float(np.median(errors)), float(errors.max()), correlation)
-
-
-def _ranks(values: Floats) -> Floats:
-    """The place of each value among all; equal ones, but for rounding, share the mean of theirs."""
-    rounded = np.round(values / max(float(np.abs(values).max()), 1e-30), 9)
-    _, group, counts = np.unique(rounded, return_inverse=True, return_counts=True)
-    found: Floats = (np.cumsum(counts) - (counts + 1) / 2)[group.reshape(-1)]
-    return found
 
 
 def profiled_variant(
