@@ -1,0 +1,48 @@
+"""The networks of these benchmarks, and their tables: this machine is the board, with one thread."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from edgeprune.journal import Nobody
+from edgeprune.profiling import Profiled, ProfileOrder, profile
+from edgeprune.request import Request
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+DATA = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY / "../shared/data"))
+SHARED = REPOSITORY / "benchmarks" / "shared_data.py"
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mobilenet_v2": {"model": "mobilenet_v2_tf"},
+    "resnet56": {"model": "resnet56"},
+    "resnet18": {
+        "model": f"{REPOSITORY / 'benchmarks' / 'export' / 'onnx_peers.py'}:ResNet18",
+        "input_shape": (3, 224, 224),
+        "mean": (0.45,) * 3,
+        "std": (0.225,) * 3,
+    },
+}
+"""Name -> what `Request` wants to know of it. Weights make no difference to times."""
+RUNTIMES = ("onnxruntime", "litert")
+
+
+class Talk(Nobody):
+    """Prints what the package says."""
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        print(f"  {line}", flush=True)
+
+
+def table_of(folder: Path, network: str, runtime: str) -> Path:
+    """Where a network's table is."""
+    return folder / f"{network}-{runtime}.json"
+
+
+def profiled(folder: Path, network: str, runtime: str) -> Profiled:
+    """A network's table, measured as `edgeprune profile` does it, or read where it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = ProfileOrder(Request(**NETWORKS[network]), table_of(folder, network, runtime), runtime=runtime)
+    return profile(order, Talk())
