@@ -129,22 +129,22 @@ def write_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(f"{json.dumps(document, allow_nan=False)}\n" for document in documents))
 
 
-def append_line(path: Path, document: Mapping[str, Any]) -> None:
-    """Add a JSON document, finite numbers only, as a line to a file; it is on the disk when this returns.
+def append_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON documents, finite numbers only, to a file, a line each; they are on the disk when this returns.
 
-    A line before it that a power cut has torn stays, alone on its line.
+    A line before them that a power cut has torn stays, alone on its line.
 
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
-    line = f"{json.dumps(document, allow_nan=False)}\n".encode()
+    lines = "".join(f"{json.dumps(document, allow_nan=False)}\n" for document in documents).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as stream:
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
-                line = line if stream.read(1) == b"\n" else b"\n" + line
-            stream.write(line)
+                lines = lines if stream.read(1) == b"\n" else b"\n" + lines
+            stream.write(lines)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -152,7 +152,7 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON documents that `append_line` wrote; nothing where there is no file, and torn lines are left out.
+    """The JSON documents that `append_lines` wrote; nothing where there is no file, and torn lines are left out.
 
     Raises:
         EdgepruneError: the file cannot be read.

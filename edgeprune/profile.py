@@ -6,14 +6,13 @@ History of the schema: 1, the first.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import output_error
+from edgeprune.files import append_lines
 
 SCHEMA = 1
 
@@ -120,14 +119,7 @@ def append_profiles(path: Path, profiles: Sequence[Profile]) -> None:
     Raises:
         OutputError: the disk is full, or the folder cannot be written.
     """
-    lines = "".join(json.dumps(one.to_json(), allow_nan=False) + "\n" for one in profiles)
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise output_error(error, path) from error
+    append_lines(path, (one.to_json() for one in profiles))
 
 
 def load_profiles(path: Path) -> tuple[Profile, ...]:

@@ -20,7 +20,7 @@ from edgeprune.bracketing import Cuts
 from edgeprune.cutting import Traced
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.exporting import PARITY_IMAGES
-from edgeprune.files import append_line, output_error, sha256_of_arrays, sha256_of_json, whole_lines
+from edgeprune.files import append_lines, output_error, sha256_of_arrays, sha256_of_json, whole_lines
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal
 from edgeprune.latency import LatencyTable
@@ -86,10 +86,10 @@ class TriedBefore:
         Raises:
             OutputError: the disk is full, or the folder cannot be written.
         """
-        if not self._begun:
-            append_line(self.place, {"schema": SCHEMA, "key": self._key, "depends_on": self._dependencies})
-            self._begun = True
-        append_line(self.place, {"schema": SCHEMA, "key": self._key, "candidate": to_plain(one)})
+        first = [] if self._begun else [{"depends_on": self._dependencies}]
+        told = [{"schema": SCHEMA, "key": self._key, **line} for line in (*first, {"candidate": to_plain(one)})]
+        append_lines(self.place, told)
+        self._begun = True
         self._found[one.plan, one.precision] = one
 
     def tell(self, journal: Journal) -> None:
