@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
@@ -10,8 +11,13 @@ _PACKAGES = ("edgeprune", "torch", "onnx", "onnxsim", "onnxruntime", "litert-tor
 
 def versions() -> dict[str, str]:
     """Python's, and that of each package that is installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Those of these packages that are installed, with their versions."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

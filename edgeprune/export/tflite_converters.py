@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgeprune.export.tflite_mixed import Weights, judged_file, settled_file
 from edgeprune.export.tflite_quantise import quantised, quantiser
 from edgeprune.model import Model
 from edgeprune.registry import unknown
+from edgeprune.versions import installed
 
 CONVERTERS = ("auto", "litert", "tensorflow")
 """`auto` takes litert-torch where it is installed, and TensorFlow for what that cannot convert."""
@@ -134,10 +134,4 @@ def _installed(module: str) -> bool:
 
 def _versions(packages: Sequence[str]) -> list[str]:
     """Those that are installed: TensorFlow goes by several names."""
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return found
+    return [f"{package} {version}" for package, version in installed(packages).items()]

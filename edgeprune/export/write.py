@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from edgeprune.export.calibration import Calibration
 from edgeprune.files import writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
+from edgeprune.versions import installed
 from edgeprune.worker.infer import CROP
 
 _TOOLS = {
@@ -81,13 +81,7 @@ class Feed:
 
 def tools_of(form: str) -> dict[str, str]:
     """The packages that write a format and are installed, with their versions."""
-    found = {}
-    for package in ("edgeprune", "torch", "numpy", *_TOOLS.get(form, ())):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed(("edgeprune", "torch", "numpy", *_TOOLS.get(form, ())))
 
 
 def described(model: Model, ends: tuple[Feed, Feed], layout: str) -> dict[str, Any]:
