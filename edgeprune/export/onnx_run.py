@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-_EXACT = "session.x64quantprecision"
-"""The runtime's option to multiply bytes on x86 by instructions that do not saturate."""
+from edgeprune.worker.infer import EXACT
 
 
 def session_of(content: bytes) -> Any:
@@ -32,7 +31,7 @@ def session_of(content: bytes) -> Any:
 
     options = onnxruntime.SessionOptions()
     if _has_signed_activations(content):
-        options.add_session_config_entry(_EXACT, "1")
+        options.add_session_config_entry(EXACT, "1")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

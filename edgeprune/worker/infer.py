@@ -31,6 +31,8 @@ TFLITE = (
     ("tensorflow", "lite.Interpreter"),
 )
 """What runs TFLite files, as module and name in it; the first that is installed is taken."""
+EXACT = "session.x64quantprecision"
+"""ONNX Runtime's option to multiply bytes on x86 by instructions that do not saturate; elsewhere it does nothing."""
 _BAD_INPUT = 2
 
 
@@ -180,9 +182,7 @@ def _by_onnxruntime(file: Path, told: Mapping[str, Any], values: np.ndarray) -> 
         raise InferError("onnxruntime is not installed: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     if told.get("quantisation", {}).get("activations") == "S8S8":
-        # A file for ARM: products of its bytes saturate on x86 without VNNI unless this is asked for; elsewhere it does
-        # nothing.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry(EXACT, "1")  # a file for ARM, where nothing saturates
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {told["input"]["name"]: values})[0])
 
