@@ -105,32 +105,19 @@ def decide(
         EdgepruneError: the table knows nothing of this network, or the board cannot be reached.
     """
     if isinstance(times, LatencyTable):
-        return _measured(times, request, uncut, photos, criterion, target, journal)
+        why_not = untried(request, times.conditions)
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            files = VariantFiles(Path(folder), uncut, target, times.conditions.format, journal)
+            shapes = Shapes(uncut.program, uncut.channel_map)
+            board = Board(request.device or "local", times, shapes, files, request.allow_mixed, journal)
+            found = decide_on(board, request, uncut, photos, criterion, target, journal, why_not)
+        return found if why_not else replace(found, conditions=times.conditions)
     scored = scored_filters(request, request.budget.share, uncut, photos, criterion, journal)
     if times is None:
         return Decision(_plan(request.budget, uncut, scored, target, None, journal))
     foreseen = predicted_times(times, uncut, request.scope, target.channel_multiple)
     plan = _plan(request.budget, uncut, scored, target, foreseen, journal)
     return Decision(plan, predicted=prediction(times, foretold(foreseen, widths_of(plan)), journal))
-
-
-def _measured(
-    table: LatencyTable,
-    request: Request,
-    uncut: Traced,
-    photos: Photos,
-    criterion: Criterion,
-    target: Target,
-    journal: Journal,
-) -> Decision:
-    """A plan for a budget of time, tried on the board of a table."""
-    why_not = untried(request, table.conditions)
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        files = VariantFiles(Path(folder), uncut, target, table.conditions.format, journal)
-        shapes = Shapes(uncut.program, uncut.channel_map)
-        board = Board(request.device or "local", table, shapes, files, request.allow_mixed, journal)
-        found = decide_on(board, request, uncut, photos, criterion, target, journal, why_not)
-    return found if why_not else replace(found, conditions=table.conditions)
 
 
 def decide_on(
