@@ -14,7 +14,6 @@ plans.py, which neither has seen.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from dataclasses import replace
@@ -23,10 +22,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from boards import NETWORKS, table_of
+from boards import NETWORKS, opened, table_of
 from onnx import TensorProto, helper, numpy_helper
-from plans import LOG, opened, random_plans, told
+from plans import LOG, random_plans, told
 
+from edgeprune.files import whole_lines
 from edgeprune.latency import LatencyTable, Network
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
@@ -131,8 +131,8 @@ def main() -> None:
     found = table.networks[shapes.fingerprint]
     layers = [layer for variant in found.variants for layer in variant.layers]
     ms = alone(sorted({(layer.shape, layer.inputs, layer.outputs) for layer in layers}))
-    rows = [json.loads(line) for line in (options.folder / LOG).read_text().splitlines()]
-    rows = [one for one in rows if (one["network"], one["runtime"]) == (options.network, "onnxruntime")]
+    wanted = (options.network, "onnxruntime")
+    rows = [one for one in whole_lines(options.folder / LOG) if (one["network"], one["runtime"]) == wanted]
     rows = [one for one in rows if one["measured"]]
     plans = random_plans(uncut, 1 + max(one["plan"] for one in rows), multiple)
     measured = np.array([one["measured"] for one in rows])

@@ -19,7 +19,6 @@ and times.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -30,19 +29,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from boards import NETWORKS, REPOSITORY, RUNTIMES, Talk, profiled
+from boards import REPOSITORY, RUNTIMES, Talk, arguments, opened, profiled
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "recovery"))
 from tasks import TASKS, points, right
 
 from edgeprune.bench.compare import Comparison
 from edgeprune.criteria import configure
-from edgeprune.cutting import Traced, cut, traced
+from edgeprune.cutting import Traced, cut
 from edgeprune.deciding import Trial, reach
 from edgeprune.errors import BudgetError
+from edgeprune.files import append_lines, whole_lines
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal, Nobody
-from edgeprune.model import load_model
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
@@ -53,6 +52,7 @@ from edgeprune.trying import Board, widths_of
 from edgeprune.variants import VariantFiles
 from edgeprune.worker.runtimes import RUNTIMES as FORMATS
 
+LOG = "asked.jsonl"
 WAYS = ("time", "MACs", "uniform")
 CALIBRATION = {"mobilenet_v2": 256, "resnet56": 1000, "resnet18": 8}
 RATIOS = (1.2, 1.5, 2.0)
@@ -61,16 +61,14 @@ Row = dict[str, Any]
 Planner = Callable[[float], PruningPlan]
 
 
-def opened(network: str) -> tuple[Traced, Photos | None, list[torch.Tensor]]:
+def subject(network: str) -> tuple[Traced, Photos | None, list[torch.Tensor]]:
     """A network, its images, and what to score its filters on."""
-    journal = Journal(Nobody())
     if network in TASKS:
-        uncut = TASKS[network].uncut(journal)
+        uncut = TASKS[network].uncut(Journal(Nobody()))
         photos = TASKS[network].photos(uncut, CALIBRATION[network], "second")
         return uncut, photos, photos.batches(uncut.model)
-    asked = NETWORKS[network]
-    model = load_model(asked["model"], **{key: value for key, value in asked.items() if key != "model"})
-    return traced(model, journal), None, [torch.randn(CALIBRATION[network], *model.input.shape)]
+    uncut = opened(network)
+    return uncut, None, [torch.randn(CALIBRATION[network], *uncut.model.input.shape)]
 
 
 def planners(uncut: Traced, scored: Scored, board: Board, multiple: int) -> dict[str, Planner]:
@@ -136,7 +134,7 @@ def rows_of(folder: Path, network: str, runtime: str, ratios: list[float], ways:
     """Each ratio: plans, rounds, times, accuracy; a line in the log each."""
     found = profiled(folder, network, runtime)
     journal, target = Journal(Talk()), load_target("rpi4")
-    uncut, photos, batches = opened(network)
+    uncut, photos, batches = subject(network)
     shapes = Shapes(uncut.program, uncut.channel_map)
     before = right(uncut, photos.scoring) if photos else None
     for ratio in ratios:
@@ -168,8 +166,7 @@ def rows_of(folder: Path, network: str, runtime: str, ratios: list[float], ways:
         for way in answers:
             if way != "time" and "time" in answers:
                 row["ways"][way]["time_to_this"] = points(answers["time"], answers[way])
-        with (folder / "asked.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_lines(folder / LOG, [row])
         print(json.dumps(row), flush=True)
 
 
@@ -195,16 +192,13 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Go on, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the tables and the log")
-    parser.add_argument("network", nargs="?", choices=sorted(NETWORKS))
+    parser = arguments(__doc__)
     parser.add_argument("--runtime", choices=RUNTIMES, default=RUNTIMES[0])
     parser.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print(table([json.loads(line) for line in (options.folder / "asked.jsonl").read_text().splitlines()]))
+        print(table(whole_lines(options.folder / LOG)))
     else:
         rows_of(options.folder, options.network, options.runtime, options.ratios, options.ways)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 from pathlib import Path
 from typing import Any
 
-from edgeprune.journal import Nobody
+from edgeprune.cutting import Traced, traced
+from edgeprune.inputs import named_model
+from edgeprune.journal import Journal, Nobody
 from edgeprune.profiling import Profiled, ProfileOrder, profile
 from edgeprune.request import Request
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-DATA = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY / "../shared/data"))
-SHARED = REPOSITORY / "benchmarks" / "shared_data.py"
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {"model": "mobilenet_v2_tf"},
@@ -34,6 +34,21 @@ class Talk(Nobody):
     def say(self, line: str) -> None:
         """Print a line."""
         print(f"  {line}", flush=True)
+
+
+def opened(network: str) -> Traced:
+    """A network as it is built, uncut."""
+    journal = Journal(Nobody())
+    return traced(named_model(Request(**NETWORKS[network]), journal), journal)
+
+
+def arguments(docstring: str | None) -> argparse.ArgumentParser:
+    """What these commands ask: the folder, a network, or the table of what was measured."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the tables and the log")
+    parser.add_argument("network", nargs="?", choices=sorted(NETWORKS))
+    parser.add_argument("--table", action="store_true", help="print what was measured")
+    return parser
 
 
 def table_of(folder: Path, network: str, runtime: str) -> Path:

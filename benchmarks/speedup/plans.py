@@ -14,43 +14,33 @@ once more, and then left out.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from boards import NETWORKS, RUNTIMES, Talk, profiled, table_of
+from boards import NETWORKS, RUNTIMES, Talk, arguments, opened, profiled, table_of
 
-from edgeprune.artifact import Artifact
-from edgeprune.bench.compare import Comparison, compare
-from edgeprune.bench.session import measure
-from edgeprune.bench.single import made_up_images
-from edgeprune.bench.transport import open_device
-from edgeprune.bench.trust import doubts
-from edgeprune.cutting import Traced, traced
+from edgeprune.cutting import Traced
 from edgeprune.deciding import predicted_times
-from edgeprune.journal import Journal, Nobody
+from edgeprune.files import append_lines, whole_lines
+from edgeprune.journal import Journal
 from edgeprune.latency import LatencyTable
-from edgeprune.model import load_model
 from edgeprune.prune.allocate import allowed_widths, left_whole
 from edgeprune.prune.prior import prior_of
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
 from edgeprune.prune.timing import Times
+from edgeprune.prune.timing_check import compared, line_over_macs
 from edgeprune.target import load_target
+from edgeprune.trying import Board
 from edgeprune.variants import VariantFiles
 from edgeprune.worker.runtimes import RUNTIMES as FORMATS
 
 LOG = "plans.jsonl"
 BATCH = 5
-ROUNDS = 12
 SEED = 20_261_122
 SPREAD = 0.25
-
-Row = dict[str, Any]
 
 
 def random_plans(uncut: Traced, number: int, multiple: int) -> list[dict[str, int]]:
@@ -68,73 +58,29 @@ def random_plans(uncut: Traced, number: int, multiple: int) -> list[dict[str, in
     return found
 
 
-def timed(artifacts: tuple[Artifact, ...], folder: Path, runtime: str) -> tuple[Comparison, ...]:
-    """Each cut file beside the uncut one, from one run that can be trusted; empty where two cannot."""
-    for _ in range(2):
-        with open_device("local") as transport:
-            measured = measure(
-                artifacts,
-                folder,
-                made_up_images(artifacts[0].input_shape),
-                (1,),
-                transport=transport,
-                runtimes=(runtime,),
-                rounds=ROUNDS,
-            )
-        fatal = [doubt for one in measured for doubt in doubts(one) if doubt.fatal]
-        if not fatal:
-            return compare(measured)
-        print(f"  {fatal[0]}", flush=True)
-    return ()
-
-
-def line_over_macs(shapes: Shapes, variants: list[tuple[dict[str, int], float]]) -> tuple[float, float]:
-    """Share of the uncut time as a line in MACs, of least squared relative error: (at 0, slope)."""
-    macs = np.array([total_macs(shapes, widths) for widths, _ in variants])
-    share = np.array([one for _, one in variants])
-    (fixed, slope), *_ = np.linalg.lstsq(np.stack([1 / share, macs / share], 1), np.ones(len(share)), rcond=None)
-    return float(fixed), float(slope)
-
-
-def total_macs(shapes: Shapes, widths: dict[str, int]) -> float:
-    """Multiply-accumulates of all layers, in 10^9."""
-    return float(sum(one.macs for one in shapes.at(widths))) / 1e9
-
-
-def opened(network: str) -> Traced:
-    """A network, uncut."""
-    asked = NETWORKS[network]
-    return traced(
-        load_model(asked["model"], **{key: value for key, value in asked.items() if key != "model"}), Journal(Nobody())
-    )
-
-
 def measured_plans(folder: Path, network: str, runtime: str, plans: int) -> None:
     """Time plans, batch by batch; each is a line in the log."""
-    log = folder / LOG
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = max((one["plan"] + 1 for one in rows if (one["network"], one["runtime"]) == (network, runtime)), default=0)
-    profiled(folder, network, runtime)
+    rows = [one for one in whole_lines(folder / LOG) if (one["network"], one["runtime"]) == (network, runtime)]
+    done = max((one["plan"] + 1 for one in rows), default=0)
+    known, journal = profiled(folder, network, runtime).table, Journal(Talk())
     uncut, target = opened(network), load_target("rpi4")
-    every = random_plans(uncut, plans, target.channel_multiple)
+    shapes, every = Shapes(uncut.program, uncut.channel_map), random_plans(uncut, plans, target.channel_multiple)
     for begin in range(done, plans, BATCH):
         batch = every[begin : begin + BATCH]
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
-            files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, Journal(Talk()))
+            files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, journal)
             artifacts = files.of(batch)
-            comparisons = timed(artifacts, files.folder, runtime)
-        measured = {one.candidate: one for one in comparisons}
-        with log.open("a") as stream:
-            for place, artifact in enumerate(artifacts[1:]):
-                one = measured.get(artifact.path)
-                row = {
-                    "network": network,
-                    "runtime": runtime,
-                    "plan": begin + place,
-                    "measured": 1 / one.ratio if one else None,
-                    "ci95": [1 / one.ci95[1], 1 / one.ci95[0]] if one else None,
-                }
-                stream.write(json.dumps(row) + "\n")
+            measured = Board("local", known, shapes, files, False, journal).timed(artifacts, files.folder)
+        for place, artifact in enumerate(artifacts[1:]):
+            one = measured.get(artifact.path)
+            row = {
+                "network": network,
+                "runtime": runtime,
+                "plan": begin + place,
+                "measured": 1 / one.ratio if one else None,
+                "ci95": [1 / one.ci95[1], 1 / one.ci95[0]] if one else None,
+            }
+            append_lines(folder / LOG, [row])
         print(f"{network} {runtime}: {begin + len(batch)} of {plans}", flush=True)
 
 
@@ -147,29 +93,23 @@ def foretellers(folder: Path, network: str, runtime: str, plans: list[int]) -> d
     wanted = [every[plan] for plan in plans]
     times = Times(shapes, known)
     prior = predicted_times(prior_of(target), uncut, "inner", target.channel_multiple)
-    fixed, slope = line_over_macs(shapes, [(dict(one.widths), one.ms / one.uncut_ms) for one in known.variants])
+    by_macs = line_over_macs(shapes, known.variants)
     return {
         "table": np.array([1 / foretold(times, widths) for widths in wanted]),
-        "macs": np.array([fixed + slope * total_macs(shapes, widths) for widths in wanted]),
+        "macs": np.array([by_macs(widths) for widths in wanted]),
         "prior": np.array([1 / foretold(prior, widths) for widths in wanted]),
     }
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """The place of each value among all; no two are equal here."""
-    return values.argsort().argsort()
-
-
 def told(foretold_shares: np.ndarray, measured: np.ndarray) -> str:
     """Median and worst relative error, and Spearman's correlation."""
-    errors = np.abs(foretold_shares / measured - 1)
-    correlation = np.corrcoef(ranks(foretold_shares), ranks(measured))[0, 1]
-    return f"{np.median(errors):.1%} ({errors.max():.1%}), {correlation:.3f}"
+    found = compared(foretold_shares, measured)
+    return f"{found.median_error:.1%} ({found.worst_error:.1%}), {found.rank_correlation:.3f}"
 
 
 def table(folder: Path) -> str:
     """As Markdown: each network and runtime, and the three foretellers."""
-    rows: list[Row] = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    rows = whole_lines(folder / LOG)
     lines = ["| network | runtime | plans | times, share of uncut | table | MACs | Raspberry Pi 4's prior |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for network, runtime in itertools.product(NETWORKS, RUNTIMES):
@@ -186,12 +126,9 @@ def table(folder: Path) -> str:
 
 def main() -> None:
     """Go on, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the tables and the log")
-    parser.add_argument("network", nargs="?", choices=sorted(NETWORKS))
+    parser = arguments(__doc__)
     parser.add_argument("runtime", nargs="?", choices=RUNTIMES)
     parser.add_argument("--plans", type=int, default=30)
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
         print(table(options.folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,21 +38,32 @@ def check(shapes: Shapes, found: Network) -> Check | None:
     if len(held) < 2:
         return None
     times = Times(shapes, rest)
-    return _check(held, lambda one: times.ms(one.widths) / times.uncut_ms)
+    return _check(held, lambda widths: times.ms(widths) / times.uncut_ms)
 
 
 def check_by_macs(shapes: Shapes, found: Network) -> Check | None:
     """The same by a line over multiply-accumulates, which is what a budget in MACs takes for granted."""
     rest, held = _apart(found)
-    if len(held) < 2:
-        return None
+    return _check(held, line_over_macs(shapes, rest.variants)) if len(held) >= 2 else None
 
-    def macs(variant: Variant) -> float:
-        return float(sum(one.macs for one in shapes.at(variant.widths)))
 
-    taken = np.array([one.ms / one.uncut_ms for one in rest.variants])
-    fixed, slope = line(np.array([macs(one) for one in rest.variants]), taken, 1 / taken)
-    return _check(held, lambda one: fixed + slope * macs(one))
+def line_over_macs(shapes: Shapes, variants: Sequence[Variant]) -> Callable[[Mapping[str, int]], float]:
+    """Widths -> the share of the uncut time, by a line over multiply-accumulates that is fitted to variants."""
+
+    def macs(widths: Mapping[str, int]) -> float:
+        return float(sum(one.macs for one in shapes.at(widths)))
+
+    taken = np.array([one.ms / one.uncut_ms for one in variants])
+    fixed, slope = line(np.array([macs(one.widths) for one in variants]), taken, 1 / taken)
+    return lambda widths: fixed + slope * macs(widths)
+
+
+def compared(foretold: Floats, taken: Floats) -> Check:
+    """Foretold times beside measured ones, each as a share of the uncut network's, float64 [variants]."""
+    errors = np.abs(foretold / taken - 1)
+    ranks = [_ranks(one) for one in (foretold, taken)]
+    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if min(map(np.ptp, ranks)) > 0 else 0.0
+    return Check(len(taken), float(np.median(errors)), float(errors.max()), correlation)
 
 
 def _apart(found: Network) -> tuple[Network, tuple[Variant, ...]]:
@@ -62,13 +73,8 @@ def _apart(found: Network) -> tuple[Network, tuple[Variant, ...]]:
     return Network(found.name, rest), held
 
 
-def _check(held: Sequence[Variant], relative: Callable[[Variant], float]) -> Check:
-    foretold = np.array([relative(one) for one in held])
-    taken = np.array([one.ms / one.uncut_ms for one in held])
-    errors = np.abs(foretold / taken - 1)
-    ranks = [_ranks(one) for one in (foretold, taken)]
-    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if min(map(np.ptp, ranks)) > 0 else 0.0
-    return Check(len(held), float(np.median(errors)), float(errors.max()), correlation)
+def _check(held: Sequence[Variant], share: Callable[[Mapping[str, int]], float]) -> Check:
+    return compared(np.array([share(one.widths) for one in held]), np.array([one.ms / one.uncut_ms for one in held]))
 
 
 def _ranks(values: Floats) -> Floats:
