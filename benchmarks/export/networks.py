@@ -6,8 +6,9 @@
 
 Wants the extra [tflite], torchvision and timm (`make zoo` installs these two), and EDGEPRUNE_DATA.
 
-One small network of each kind of the zoo in `tests/zoo.py`, 64x64 images, and those of `models/`. Networks of the zoo
-have random weights, with norms measured on the images; then all of a convolution's outputs vary as in a trained one.
+Thirty of torchvision's and timm's, one small network of each kind of the zoo in `tests/zoo.py` and seven more, with
+64x64 images, and those of `models/`. All but four of `models/` have random weights, with norms measured on the images;
+then all of a convolution's outputs vary as in a trained one.
 Each is cut by L1 to 70 % of its MACs by `edgeprune.pipeline.compress`, which writes the uncut and the cut network and
 compares each file, run by its own runtime, with the torch model on real images: all that a user gets. Where it refuses,
 each format and precision is tried alone, and what it said is told. Times are not measured here.
@@ -33,9 +34,10 @@ from safetensors.torch import save_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tests"))
 from test_zoo import QUICK
-from zoo import NETWORKS, Network
+from zoo import NETWORKS, Network, unlike_at_birth
 
 from edgeprune.errors import EdgepruneError
+from edgeprune.model import Model, load_model
 from edgeprune.pipeline import compress
 from edgeprune.plan import Budget
 from edgeprune.program import capture
@@ -55,6 +57,14 @@ OWN = {
     },
 }
 """Those of `models/` that have weights here, and images."""
+UNTRAINED = ("vgg16_bn_cifar", "mobilenet_v2")
+"""The others of `models/`."""
+_MORE = (
+    "torchvision:resnet18 torchvision:mobilenet_v2 torchvision:mnasnet0_5 torchvision:regnet_y_400mf "
+    "torchvision:efficientnet_b0 timm:mobilenetv3_small_050 timm:repghostnet_050"
+)
+MORE = frozenset(_MORE.split())
+"""Of the zoo, beside the small ones."""
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -69,29 +79,37 @@ def asked(network: Network | str, folder: Path) -> Request:
     kept = Request(
         budget=Budget(macs=0.7), criterion="l1", recover="bn", bench=False, images=IMAGES, calibration_images=64
     )
-    if isinstance(network, str):
+    if isinstance(network, str) and network in OWN:
         return Request(**{**vars(kept), "model": network, **OWN[network]})
-    images = run_path(str(SHARED))["tiny_imagenet"]()[0][:IMAGES]
-    if network.shape[1:] != images.shape[1:3]:
+    name, model = (network, untrained(network)) if isinstance(network, str) else (network.name, network.model())
+    images, shape = run_path(str(SHARED))["tiny_imagenet"]()[0][:IMAGES], model.input.shape
+    if shape[1:] != images.shape[1:3]:
         size = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-        scaled = torch.nn.functional.interpolate(size, network.shape[1:], mode="bilinear", antialias=True)
+        scaled = torch.nn.functional.interpolate(size, shape[1:], mode="bilinear", antialias=True)
         images = scaled.round().byte().permute(0, 2, 3, 1).numpy()
     np.savez(folder / "images.npz", images=images, labels=np.arange(IMAGES) % 10)
-    model = network.model()
     batch = torch.from_numpy(images[:64]).permute(0, 3, 1, 2).float().div(255).sub(0.45).div(0.225)
-    reestimate(capture(model.module, network.shape), model.module, [batch])
+    reestimate(capture(model.module, shape), model.module, [batch])
     save_model(model.module, str(folder / "weights.safetensors"))
     return Request(
         **{
             **vars(kept),
-            "model": network.name,
+            "model": name,
             "weights": folder / "weights.safetensors",
             "data": str(folder / "images.npz"),
-            "input_shape": network.shape,
+            "input_shape": shape,
             "mean": (0.45,) * 3,
             "std": (0.225,) * 3,
         }
     )
+
+
+def untrained(name: str) -> Model:
+    """A network of `models/` as those of the zoo are."""
+    torch.manual_seed(0)
+    model = load_model(name)
+    unlike_at_birth(model.module)
+    return model
 
 
 def written(request: Request, formats: tuple[str, ...], precisions: tuple[str, ...], out: Path) -> Row:
@@ -183,7 +201,11 @@ def main() -> None:
         print(table(rows))
         return
     done = {row["name"] for row in rows}
-    every: list[Network | str] = [*OWN, *(one for one in NETWORKS if one.name in QUICK and one.rebuilt)]
+    every: list[Network | str] = [
+        *OWN,
+        *UNTRAINED,
+        *(one for one in NETWORKS if one.name in QUICK | MORE and one.rebuilt),
+    ]
     for network in every:
         name = network if isinstance(network, str) else network.name
         if name not in done and re.search(options.only, name):

@@ -11,6 +11,7 @@ precision the files of all are timed in turns by `edgeprune.bench`, on this mach
 - litert-torch: `litert_torch.convert(model, image)` and nothing else, NCHW images; fp16 and int8 by ai-edge-quantizer's
   own recipes and its own `calibrate`, int8 with int8 in and out, which is all that its recipe makes;
 - TensorFlow: ours by `--tflite-converter tensorflow`;
+- copy: ours once more, which shows what the machine makes of two files that are one;
 - onnx2tf: what it makes of the network's ONNX file, calibrated with the same images; it does not install beside our
   pins. While it converts it fetches a file of sample images, with which it only checks itself; one of noise is put in
   its place, so that it runs without a network.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -130,6 +132,8 @@ def written(
             found[kind].append(path)
     end_child()
     peers: list[Path] = []
+    if only is None:
+        peers += [Path(shutil.copy(ours, folder / f"copy-{kind}.tflite")) for kind, (ours, *_) in found.items()]
     if only in (None, "litert-torch"):
         peers += plain(model, folder, calibration)
     if program:
