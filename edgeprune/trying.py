@@ -31,6 +31,8 @@ from edgeprune.report.machines import machine_name
 from edgeprune.variants import VariantFiles
 
 _BLOCKS = 16
+_Said = tuple[tuple[Measurement, ...], tuple[Comparison, ...], tuple[Doubt, ...]]
+"""Times of files, what they say, and the fatal doubts."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,16 @@ class Board:
         return foretold(self.times, widths_of(plan))
 
     def tried(self, plan: PruningPlan) -> Tried | None:
-        """Time a plan as the table was measured; None where that is not to be trusted, which is told.
+        """Time a plan as the table was measured, twice where that says nothing; None where it still does not.
+
+        Then the journal is told why.
 
         Raises:
             DeviceError: the device cannot be reached, or its runtime does not run the file.
             UsageError: the device is not as it was when the table was measured.
         """
         artifacts = self._files.of([widths_of(plan)])
-        measured, found, fatal = self._measured(artifacts, self._files.folder)
+        measured, found, fatal = self._measured_twice(artifacts, self._files.folder)
         if not found:
             self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
             return None
@@ -119,17 +123,20 @@ class Board:
         Raises:
             DeviceError, UsageError: see `tried`.
         """
-        _, found, fatal = self._measured(artifacts, folder)
-        if not found and not any(doubt.reason is Reason.EMULATED for doubt in fatal):
-            _, found, fatal = self._measured(artifacts, folder)
+        _, found, fatal = self._measured_twice(artifacts, folder)
         line = f"not measured on {self._device}: {_unconfirmed(fatal)}"
         if not found and line not in self._journal.warnings:
             self._journal.warn(line)
         return {one.candidate: one for one in found}
 
-    def _measured(
-        self, artifacts: Sequence[Artifact], folder: Path
-    ) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...], tuple[Doubt, ...]]:
+    def _measured_twice(self, artifacts: Sequence[Artifact], folder: Path) -> _Said:
+        """Measured once more where it says nothing, unless no time there ever says anything."""
+        said = self._measured(artifacts, folder)
+        if said[1] or any(doubt.reason is Reason.EMULATED for doubt in said[2]):
+            return said
+        return self._measured(artifacts, folder)
+
+    def _measured(self, artifacts: Sequence[Artifact], folder: Path) -> _Said:
         """Times of files, what they say, and the fatal doubts, if any; with these, or too few clean rounds, nothing."""
         conditions = self._table.conditions
         with slot(self._device), self._journal.stage("try") as tick, open_device(self._device) as transport:

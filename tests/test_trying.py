@@ -56,7 +56,7 @@ def test_conditions_that_differ_are_refused_or_told_once() -> None:
         ((), 2, "too few clean rounds were left to confirm it"),
     ],
 )
-def test_files_of_which_nothing_can_be_said_are_timed_once_more_unless_emulated(
+def test_what_nothing_can_be_said_of_is_timed_once_more_unless_emulated(
     doubts: tuple[Doubt, ...], times: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []
@@ -69,11 +69,18 @@ def test_files_of_which_nothing_can_be_said_are_timed_once_more_unless_emulated(
     known = {shapes.fingerprint: simulated_board.network(shapes, [{}])}
     journal = Journal(Nobody())
     table = LatencyTable(Conditions("a board", "onnxruntime", "1.31.1", 1, "onnx"), known)
-    board = Board("local", table, shapes, SimpleNamespace(), False, journal)
-    assert board.timed([SimpleNamespace(input_shape=(1, 3, 8, 8))], Path()) == {}
+    artifacts = [SimpleNamespace(input_shape=(1, 3, 8, 8))]
+    files = SimpleNamespace(of=lambda _: artifacts, folder=Path())
+    board = Board("local", table, shapes, files, False, journal)
+
+    assert board.timed(artifacts, Path()) == {}
     assert len(timed) == times
     (warning,) = journal.warnings
     assert warning.startswith(f"not measured on local: {told}")
+
+    assert board.tried(SimpleNamespace(keep={})) is None
+    assert len(timed) == 2 * times
+    assert journal.warnings[1].startswith(f"the speed-up is foretold by the table, not measured; {told}")
 
 
 over_ssh = pytest.mark.skipif(
