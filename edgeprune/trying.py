@@ -31,6 +31,8 @@ from edgeprune.report.machines import machine_name
 from edgeprune.variants import VariantFiles
 
 _BLOCKS = 16
+_BLOCKS_OF_A_PLAN = 32
+"""A speed-up is reached by the lower end of its interval, so half of what the interval is wide is cut in vain."""
 _Said = tuple[tuple[Measurement, ...], tuple[Comparison, ...], tuple[Doubt, ...]]
 """Times of files, what they say, and the fatal doubts."""
 
@@ -107,14 +109,14 @@ class Board:
             UsageError: the device is not as it was when the table was measured.
         """
         artifacts = self._files.of([widths_of(plan)])
-        measured, found, fatal = self._measured_twice(artifacts, self._files.folder)
+        measured, found, fatal = self._measured_twice(artifacts, self._files.folder, _BLOCKS_OF_A_PLAN)
         if not found:
             self._journal.warn(f"the speed-up is foretold by the table, not measured; {_unconfirmed(fatal)}")
             return None
         self._artifacts, self._last = artifacts, measured
         return Tried(found[0].ratio, found[0].ci95, median_ms(measured[0]))
 
-    def timed(self, artifacts: Sequence[Artifact], folder: Path) -> dict[str, Comparison]:
+    def timed(self, artifacts: Sequence[Artifact], folder: Path, rounds: int = _BLOCKS) -> dict[str, Comparison]:
         """How fast files are beside the uncut one in fp32, the first, by path, timed as the table was measured.
 
         They are timed once more where that says nothing; then those of which nothing can be said are not in it, which
@@ -123,20 +125,20 @@ class Board:
         Raises:
             DeviceError, UsageError: see `tried`.
         """
-        _, found, fatal = self._measured_twice(artifacts, folder)
+        _, found, fatal = self._measured_twice(artifacts, folder, rounds)
         line = f"not measured on {self._device}: {_unconfirmed(fatal)}"
         if not found and line not in self._journal.warnings:
             self._journal.warn(line)
         return {one.candidate: one for one in found}
 
-    def _measured_twice(self, artifacts: Sequence[Artifact], folder: Path) -> _Said:
+    def _measured_twice(self, artifacts: Sequence[Artifact], folder: Path, rounds: int) -> _Said:
         """Measured once more where it says nothing, unless no time there ever says anything."""
-        said = self._measured(artifacts, folder)
+        said = self._measured(artifacts, folder, rounds)
         if said[1] or any(doubt.reason is Reason.EMULATED for doubt in said[2]):
             return said
-        return self._measured(artifacts, folder)
+        return self._measured(artifacts, folder, rounds)
 
-    def _measured(self, artifacts: Sequence[Artifact], folder: Path) -> _Said:
+    def _measured(self, artifacts: Sequence[Artifact], folder: Path, rounds: int) -> _Said:
         """Times of files, what they say, and the fatal doubts, if any; with these, or too few clean rounds, nothing."""
         conditions = self._table.conditions
         with slot(self._device), self._journal.stage("try") as tick, open_device(self._device) as transport:
@@ -147,7 +149,7 @@ class Board:
                 (conditions.threads,),
                 transport=transport,
                 runtimes=(conditions.runtime,),
-                rounds=_BLOCKS,
+                rounds=rounds,
                 tick=tick,
             )
         fatal = tuple(doubt for one in measured for doubt in doubts(one) if doubt.fatal)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import simulated_board
@@ -16,12 +17,13 @@ from nets import Plain, found_in
 from program_runs import Tiny, run_here
 from ssh_server import SSHD, SshServer
 
-from edgeprune import profiling, trying
+from edgeprune import bracketing, profiling, trying
+from edgeprune.artifact import Artifact
 from edgeprune.bench.trust import Doubt, Reason
 from edgeprune.errors import UsageError
 from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import Conditions, LatencyTable
-from edgeprune.measurement import load_measurements
+from edgeprune.measurement import Measurement, load_measurements
 from edgeprune.prune.shapes import Shapes
 from edgeprune.trying import Board, accept, facts_of, look_at
 
@@ -115,6 +117,42 @@ def test_a_speed_up_on_a_board_over_ssh_is_profiled_tried_and_timed_there(
     assert {one.device["at_start"] is not None for one in load_measurements(out / "measurements.jsonl")} == {True}
     assert server.logins > 3
     assert list(server.cache.glob("run-*")) == []
+
+
+@over_ssh
+@pytest.mark.slow
+def test_a_walk_on_a_board_over_ssh_that_is_lost_goes_on_where_it_was(
+    server: SshServer, tiny: Tiny, tmp_path: Path, trusting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = tmp_path / "board.json", tmp_path / "run"
+    asked = ("--device", server.device, "--max-drop", "90", "--precisions", "fp16", "--table", str(table))
+    command = tiny.compress(*QUICK, *asked, "--out", str(out))
+    monkeypatch.setattr(bracketing, "ROUNDS", 2)
+    measure, batches = trying.measure, []
+
+    def counted(artifacts: Sequence[Artifact], *given: Any, **more: Any) -> tuple[Measurement, ...]:
+        batches.append([one.path for one in artifacts])
+        if len(batches) == 2:
+            server.stop()
+        return measure(artifacts, *given, **more)
+
+    monkeypatch.setattr(trying, "measure", counted)
+    try:
+        ran = run_here(*command)
+    finally:
+        server.start()
+    assert ran.code == 3, ran.err
+    assert "the same command goes on" in ran.err
+    assert not out.exists()
+
+    ran = run_here(*command)
+    assert ran.code in (0, 1), ran.err
+    assert "were tried before; going on from" in ran.err
+    assert not [paths for paths in batches[2:] if paths == batches[0]]
+    report = json.loads((out / "report.json").read_text())
+    timed = [one for one in report["front"]["candidates"] if one["measured"]]
+    assert {one["precision"] for one in timed} == {"fp32", "fp16"}
+    assert {one.device["at_start"] is not None for one in load_measurements(out / "measurements.jsonl")} == {True}
 
 
 @over_ssh

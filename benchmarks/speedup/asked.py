@@ -1,20 +1,20 @@
 """Is a network as fast as was asked, and what does it cost to look at time instead of at MACs?
 
-    python benchmarks/speedup/asked.py FOLDER mobilenet_v2 [--runtime onnxruntime] [--ratios 1.2 1.5 2]
+    python benchmarks/speedup/asked.py FOLDER mobilenet_v2 [--runtime onnxruntime] [--ratios 1.2 1.5 2] [--only asked]
     python benchmarks/speedup/asked.py FOLDER --table
 
-For each ratio, three ways to choose widths, all with the same scores (criterion `reconstruction`), each corrected on
-this machine (one thread) by the closed loop of `edgeprune.deciding.reach` until the lower end of its interval reaches
-what was asked, at most three rounds:
+This machine is the board, one thread. For each ratio:
 
-- time: as `compress --speedup` does it: least damage in the time that the board's table foretells;
-- MACs: least damage in so many MACs, as `compress --macs`; how many is told by the table;
-- uniform: the same share of each space; how large is told by the table.
+- **asked**: the closed loop of `compress --speedup` (at most three rounds, until the lower end of the interval reaches
+  what was asked). The plan that it ends with is then timed once more beside the uncut network, for the loop has chosen
+  it by its own time: that second time is told, and whether it reaches what was asked.
+- **equal**: what is lost at the same speed by three ways to choose widths, all with the same scores (criterion
+  `reconstruction`), each foretold by the same table to reach the ratio, without a loop: *time*, least damage in the
+  time, as `compress --speedup`; *MACs*, least damage in so many MACs, as `compress --macs`; *uniform*, the same share
+  of each space. They are timed in one run. What they lose comes from the refit model (as `compress` recovers by
+  default) on the second half of the images; the first half chose what `compress` does by default.
 
-Then all of them are timed once more beside the uncut network, in one run: that is what is told, and what counts as
-reached. What they lose comes from the refit model (as `compress` recovers by default) on the second half of the
-images; the first half chose what `compress` does by default. ResNet-18 has no weights here: of it only the first way,
-and times.
+ResNet-18 has no weights here: of it only what was asked, and times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,12 @@ from tasks import TASKS, points, right
 from edgeprune.bench.compare import Comparison
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut
-from edgeprune.deciding import Trial, reach
+from edgeprune.deciding import reach
 from edgeprune.errors import BudgetError
 from edgeprune.files import append_lines, whole_lines
 from edgeprune.inputs import Photos
 from edgeprune.journal import Journal, Nobody
+from edgeprune.latency import LatencyTable
 from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
@@ -53,7 +54,8 @@ from edgeprune.variants import VariantFiles
 from edgeprune.worker.runtimes import RUNTIMES as FORMATS
 
 LOG = "asked.jsonl"
-WAYS = ("time", "MACs", "uniform")
+PARTS = ("asked", "equal")
+ROUNDS = 48
 CALIBRATION = {"mobilenet_v2": 256, "resnet56": 1000, "resnet18": 8}
 RATIOS = (1.2, 1.5, 2.0)
 
@@ -61,7 +63,7 @@ Row = dict[str, Any]
 Planner = Callable[[float], PruningPlan]
 
 
-def subject(network: str) -> tuple[Traced, Photos | None, list[torch.Tensor]]:
+def given(network: str) -> tuple[Traced, Photos | None, list[torch.Tensor]]:
     """A network, its images, and what to score its filters on."""
     if network in TASKS:
         uncut = TASKS[network].uncut(Journal(Nobody()))
@@ -118,75 +120,129 @@ def recovered(plan: PruningPlan, uncut: Traced, batches: list[torch.Tensor]) -> 
     return replace(pruned, model=model)
 
 
-def timed_together(board: Board, files: VariantFiles, plans: Mapping[str, PruningPlan]) -> dict[str, Comparison]:
-    """Each way's plan beside the uncut network, in one run; empty where two runs say nothing."""
-    artifacts = files.of([widths_of(plan) for plan in plans.values()])
-    found = board.timed(artifacts, files.folder)
-    return {way: found[one.path] for way, one in zip(plans, artifacts[1:], strict=True) if one.path in found}
+@dataclass(frozen=True)
+class Subject:
+    """A network on the board of a table.
+
+    Attributes:
+        network: its name.
+        runtime: of the table.
+        table: of this machine.
+        uncut: the network.
+        photos: its images; None where it has no weights.
+        batches: to score filters on.
+        files: of it and of what is cut of it.
+    """
+
+    network: str
+    runtime: str
+    table: LatencyTable
+    uncut: Traced
+    photos: Photos | None
+    batches: list[torch.Tensor]
+    files: VariantFiles
+
+    def board(self) -> Board:
+        """This machine, as the table knows it before anything is tried."""
+        shapes = Shapes(self.uncut.program, self.uncut.channel_map)
+        return Board("local", self.table, shapes, self.files, False, Journal(Talk()))
+
+    def timed(self, plans: Mapping[str, PruningPlan]) -> dict[str, Comparison]:
+        """Each plan beside the uncut network, in one run; those that two runs say nothing of are not in it."""
+        artifacts = self.files.of([widths_of(plan) for plan in plans.values()])
+        found = self.board().timed(artifacts, self.files.folder, ROUNDS)
+        return {name: found[one.path] for name, one in zip(plans, artifacts[1:], strict=True) if one.path in found}
+
+    def row(self, part: str, ratio: float, **more: Any) -> Row:
+        """A line of the log."""
+        return {"network": self.network, "runtime": self.runtime, "part": part, "ratio": ratio, **more}
 
 
-def told_trial(trial: Trial) -> Row:
-    """A round of the loop, for the log."""
-    return {"solved_for": trial.solved_for, "foretold": trial.foretold, "measured": trial.measured, "ci95": trial.ci95}
+def asked(subject: Subject, scored: Scored, ratio: float, multiple: int) -> Row:
+    """The loop's rounds, and its plan timed once more."""
+    board = subject.board()
+    plan_for = planners(subject.uncut, scored, board, multiple)["time"]
+    decision = reach(ratio, plan_for, board, lambda tried: ratio, Journal(Talk()))  # noqa: ARG005
+    trials = [
+        {"solved_for": one.solved_for, "foretold": one.foretold, "measured": one.measured, "ci95": one.ci95}
+        for one in decision.trials
+    ]
+    again = subject.timed({"plan": decision.plan}).get("plan")
+    told = {"measured": again.ratio, "ci95": again.ci95} if again else {}
+    return subject.row("asked", ratio, trials=trials, macs_kept=decision.plan.macs_kept, **told)
 
 
-def rows_of(folder: Path, network: str, runtime: str, ratios: list[float], ways: list[str]) -> None:
-    """Each ratio: plans, rounds, times, accuracy; a line in the log each."""
+def equal(subject: Subject, scored: Scored, ratio: float, multiple: int, before: np.ndarray) -> Row:
+    """Three plans that are foretold to be as fast: times and accuracy."""
+    assert subject.photos is not None
+    plans = {
+        way: plan_for(ratio) for way, plan_for in planners(subject.uncut, scored, subject.board(), multiple).items()
+    }
+    times, ways, answers = subject.timed(plans), {}, {}
+    for way, plan in plans.items():
+        answers[way] = right(recovered(plan, subject.uncut, subject.batches), subject.photos.scoring)
+        ways[way] = {"macs_kept": plan.macs_kept, "to_uncut": points(answers[way], before)}
+        if way in times:
+            ways[way] |= {"measured": times[way].ratio, "ci95": times[way].ci95}
+    for way in ("MACs", "uniform"):
+        ways[way]["time_to_this"] = points(answers["time"], answers[way])
+    return subject.row("equal", ratio, ways=ways)
+
+
+def take(folder: Path, network: str, runtime: str, ratios: list[float], parts: tuple[str, ...]) -> None:
+    """Each ratio and part; a line in the log each."""
     found = profiled(folder, network, runtime)
-    journal, target = Journal(Talk()), load_target("rpi4")
-    uncut, photos, batches = subject(network)
-    shapes = Shapes(uncut.program, uncut.channel_map)
+    target = load_target("rpi4")
+    uncut, photos, batches = given(network)
     before = right(uncut, photos.scoring) if photos else None
     for ratio in ratios:
         scored = scored_for(uncut, batches, ratio)
-        plans, trials = {}, {}
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
-            files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, journal)
-            for way in ways if photos else WAYS[:1]:
-                board = Board("local", found.table, shapes, files, False, journal)
-                decision = reach(
-                    ratio,
-                    planners(uncut, scored, board, target.channel_multiple)[way],
-                    board,
-                    lambda tried: ratio,  # noqa: ARG005, B023 (called before the next ratio)
-                    journal,
-                )
-                plans[way], trials[way] = decision.plan, decision.trials
-            times = timed_together(Board("local", found.table, shapes, files, False, journal), files, plans)
-        row: Row = {"network": network, "runtime": runtime, "asked": ratio, "ways": {}}
-        answers: dict[str, np.ndarray] = {}
-        for way, plan in plans.items():
-            its: Row = {"trials": [told_trial(one) for one in trials[way]], "macs_kept": plan.macs_kept}
-            if way in times:
-                its |= {"measured": times[way].ratio, "ci95": times[way].ci95}
-            if photos and before is not None:
-                answers[way] = right(recovered(plan, uncut, batches), photos.scoring)
-                its |= {"accuracy": float(answers[way].mean()), "to_uncut": points(answers[way], before)}
-            row["ways"][way] = its
-        for way in answers:
-            if way != "time" and "time" in answers:
-                row["ways"][way]["time_to_this"] = points(answers["time"], answers[way])
-        append_lines(folder / LOG, [row])
-        print(json.dumps(row), flush=True)
+            files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, Journal(Talk()))
+            subject = Subject(network, runtime, found.table, uncut, photos, batches, files)
+            rows = [asked(subject, scored, ratio, target.channel_multiple)] if "asked" in parts else []
+            append_lines(folder / LOG, rows)
+            if "equal" in parts and before is not None:
+                rows.append(equal(subject, scored, ratio, target.channel_multiple, before))
+                append_lines(folder / LOG, rows[-1:])
+        print("\n".join(map(json.dumps, rows)), flush=True)
 
 
 def interval(its: Row) -> str:
     """A speed-up with its interval."""
+    if "ci95" not in its:
+        return "too busy"
     low, high = its["ci95"]
     return f"{its['measured']:.2f}x [{low:.2f}, {high:.2f}]"
 
 
-def table(rows: list[Row]) -> str:
-    """As Markdown: each network, runtime, ratio and way."""
-    lines = ["| network | runtime | asked | widths by | rounds | measured | reached | MACs kept | to uncut, points | "]
-    lines[0] += "time's to this, points |"
-    lines += ["|" + "---|" * 10]
-    for row in rows:
+def tables(rows: list[Row]) -> str:
+    """As Markdown: what was asked for, then what it costs at equal speed."""
+    lines = [
+        "| network | runtime | asked | rounds, each measured | timed once more | reached | MACs kept |",
+        "|" + "---|" * 7,
+    ]
+    for row in (one for one in rows if one["part"] == "asked"):
+        rounds = ", ".join(interval(one) for one in row["trials"])
+        reached = "yes" if row.get("ci95", [0])[0] >= row["ratio"] else "no"
+        cells = (row["network"], row["runtime"], f"{row['ratio']:g}x", rounds, interval(row), reached)
+        lines.append(f"| {' | '.join(cells)} | {row['macs_kept']:.0%} |")
+    lines += [
+        "",
+        "| network | runtime | foretold | widths by | measured | MACs kept | to uncut, points | time's to this |",
+    ]
+    lines += ["|" + "---|" * 8]
+    for row in (one for one in rows if one["part"] == "equal"):
         for way, its in row["ways"].items():
-            cells = [row["network"], row["runtime"], f"{row['asked']:g}x", way, str(len(its["trials"]))]
-            cells += [interval(its), "yes" if its["ci95"][0] >= row["asked"] else "no"] if "ci95" in its else ["?"] * 2
-            cells += [f"{its['macs_kept']:.0%}", its.get("to_uncut", ""), its.get("time_to_this", "")]
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = (
+                row["network"],
+                row["runtime"],
+                f"{row['ratio']:g}x",
+                way,
+                interval(its),
+                f"{its['macs_kept']:.0%}",
+            )
+            lines.append(f"| {' | '.join((*cells, its['to_uncut'], its.get('time_to_this', '')))} |")
     return "\n".join(lines)
 
 
@@ -195,12 +251,13 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--runtime", choices=RUNTIMES, default=RUNTIMES[0])
     parser.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     if options.table:
-        print(table(whole_lines(options.folder / LOG)))
+        print(tables(whole_lines(options.folder / LOG)))
     else:
-        rows_of(options.folder, options.network, options.runtime, options.ratios, options.ways)
+        parts = (options.only,) if options.only else PARTS
+        take(options.folder, options.network, options.runtime, options.ratios, parts)
 
 
 if __name__ == "__main__":
