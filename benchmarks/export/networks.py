@@ -133,6 +133,9 @@ def tried(network: Network | str) -> Row:
         folder = Path(name)
         request = asked(network, folder)
         every = written(request, FORMATS, PRECISIONS, folder / "run")
+        if every.get("why", "").startswith("BudgetError"):  # all of its layers are joined across blocks
+            request = Request(**{**vars(request), "scope": "all"})
+            every = written(request, FORMATS, PRECISIONS, folder / "whole")
         if "why" not in every:
             return {"files": every, "faults": {}}
         files, faults = {}, {}
