@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeprune.files import read_json, write_json
+from edgeprune.files import read_json, sha256_of, write_json
 
 SCHEMA = 1
 
@@ -41,13 +41,33 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A file that a model file needs beside it: weights that are too large for the model file itself.
+
+    Attributes:
+        path: relative to the folder of the model file, as that names it.
+        sha256: of its bytes.
+        bytes: its size.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Beside:
+        """What a file of that name in a folder is now."""
+        return cls(name, sha256_of(folder / name), (folder / name).stat().st_size)
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """A model file.
+    """A model file, with what belongs beside it.
 
     Attributes:
         path: file name, relative to the run folder.
-        sha256: of the file's bytes; what measurements refer to.
-        bytes: file size.
+        sha256: of the file's bytes; what measurements refer to. Files of ours hold the SHA-256 of what is beside them.
+        bytes: file size, that of what is beside it included.
         role: "baseline" (the uncut model) or "pruned".
         format: "onnx" or "tflite".
         precision: "fp32", "fp16" or "int8".
@@ -58,6 +78,7 @@ class Artifact:
         plan_fingerprint: of the plan that cut the model; None for the baseline.
         parity: against the torch model; None until compared.
         details: what the exporter wants told (opset, node counts ...), JSON values only.
+        beside: the files that it needs beside it.
     """
 
     path: str
@@ -73,6 +94,7 @@ class Artifact:
     plan_fingerprint: str | None = None
     parity: Parity | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[Beside, ...] = field(default=(), metadata={"seldom": True})
 
     @property
     def runtime(self) -> str:
@@ -85,17 +107,30 @@ class Artifact:
         found: dict[str, Any] | None = self.details.get("input", {}).get("folded")
         return found
 
+    def files(self, folder: Path) -> dict[Path, str]:
+        """Where its files lie in a folder, the model file first -> SHA-256."""
+        model = folder / self.path
+        return {model: self.sha256, **{model.parent / one.path: one.sha256 for one in self.beside}}
+
+    def altered(self, folder: Path) -> Path | None:
+        """The first of its files in a folder that is missing or is not the one it was; None where all are."""
+        files = self.files(folder).items()
+        return next((path for path, known in files if not path.is_file() or sha256_of(path) != known), None)
+
     def to_json(self) -> dict[str, Any]:
-        """This artifact as a JSON document."""
-        return {"schema": SCHEMA, **asdict(self), "input_shape": list(self.input_shape)}
+        """This artifact as a JSON document; `beside` only where there is something."""
+        document = {"schema": SCHEMA, **asdict(self), "input_shape": list(self.input_shape)}
+        beside = document.pop("beside")
+        return {**document, "beside": list(beside)} if beside else document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Artifact:
         """The artifact a JSON document describes."""
         fields = {key: value for key, value in document.items() if key != "schema"}
-        parity = fields.pop("parity", None)
+        parity, beside = fields.pop("parity", None), fields.pop("beside", ())
         fields["input_shape"] = tuple(fields["input_shape"])
-        return cls(**fields, parity=Parity(**parity) if parity else None)
+        known = tuple(Beside(**one) for one in beside)
+        return cls(**fields, parity=Parity(**parity) if parity else None, beside=known)
 
     def save_manifest(self, run: Path) -> None:
         """Write this artifact's manifest beside its file in the run folder."""

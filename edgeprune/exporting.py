@@ -36,6 +36,8 @@ PARITY_IMAGES = 64
 """How many images each file is compared with its model on."""
 SCRIPT = "infer.py"
 """Runs the files without edgeprune."""
+_TELLING = ("onnx",)
+"""Formats whose exporters tell how far they are."""
 ROLES: tuple[Role, Role] = ("baseline", "pruned")
 
 
@@ -135,7 +137,9 @@ def export_file(
     with journal.stage(f"export {name}") as tick:
         if shown:
             shown = replace(shown, goal=wanted.goal and replace(wanted.goal, tick=tick), race=wanted.race)
-        settings = wanted.settings.get(name, {})
+        settings = dict(wanted.settings.get(name, {}))
+        if name in _TELLING and not (shown and shown.goal):  # a search tells of itself
+            settings["tick"] = tick
         artifact: Artifact = EXPORTERS.load(name)(model, cost, wanted.target, precision, out, shown, **settings)
     missed = (artifact.details.get(search, {}).get("missed") for search in ("mixed", "race"))
     for warning in (*artifact.details.get("warnings", ()), *filter(None, missed)):

@@ -13,7 +13,6 @@ from edgeprune.bench.entries import runtimes_of
 from edgeprune.bench.session import INPUTS_NAME, LOG_NAME
 from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.errors import DataError, UsageError
-from edgeprune.files import sha256_of
 from edgeprune.measurement import load_measurements
 from edgeprune.report.document import Report
 
@@ -47,8 +46,7 @@ def open_run(folder: Path, runtimes: Sequence[str] = ()) -> Material:
     if not artifacts:
         raise UsageError("the run has no such files", where=str(folder), fix="Leave --runtime out, or export more.")
     for one in artifacts:
-        path = folder / one.path
-        if not path.is_file() or sha256_of(path) != one.sha256:
+        if path := one.altered(folder):
             raise UsageError("missing, or not the file of the run any more", where=str(path), fix="Run compress again.")
     if (folder / LOG_NAME).is_file():
         load_measurements(folder / LOG_NAME)  # told before minutes are spent, not when the report is written

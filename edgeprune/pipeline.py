@@ -120,7 +120,7 @@ def compress(request: Request, listener: Listener | None = None, order: DistilOr
     given = Decision(PruningPlan.load(request.plan)) if request.plan else None
     with journal.stage("load"):
         model = named_model(request, journal)
-    check_size(model)
+    check_size(model, formats)
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-{target.name}"
     if not request.dry_run:
         check_free(out, request.overwrite)

@@ -18,7 +18,7 @@ from edgeprune.bench.slots import slot
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import doubts
 from edgeprune.errors import DeviceError, TrustError, UsageError
-from edgeprune.export.race import Lap
+from edgeprune.export.race import Lap, Writer
 from edgeprune.files import output_error
 from edgeprune.journal import Journal
 from edgeprune.report.machines import machine_name
@@ -39,7 +39,7 @@ class BoardRace:
     def __init__(self, device: str, threads: int, journal: Journal) -> None:
         self._device, self._threads, self._journal = device, threads, journal
 
-    def layer_ms(self, form: str, files: Sequence[bytes]) -> list[Mapping[str, float]]:
+    def layer_ms(self, form: str, files: Sequence[Writer]) -> list[Mapping[str, float]]:
         """What each layer of each file takes, in ms; see the protocol."""
         with (
             _written(form, files) as (folder, artifacts),
@@ -53,7 +53,7 @@ class BoardRace:
             raise DeviceError(refused[0].reason, where=self._device, fix=refused[0].fix)
         return [by_layer(one) for one in found]
 
-    def lap(self, form: str, file: bytes, other: bytes) -> Lap:
+    def lap(self, form: str, file: Writer, other: Writer) -> Lap:
         """Time two files against each other; see the protocol."""
         with (
             _written(form, (file, other)) as (folder, artifacts),
@@ -98,14 +98,14 @@ def race_of(request: Request, target: Target, journal: Journal) -> BoardRace | N
 
 
 @contextmanager
-def _written(form: str, files: Sequence[bytes]) -> Iterator[tuple[Path, tuple[Artifact, ...]]]:
+def _written(form: str, files: Sequence[Writer]) -> Iterator[tuple[Path, tuple[Artifact, ...]]]:
     """Files in a folder of their own, the first as the baseline."""
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
         folder = Path(name)
         paths = [folder / f"{place}.{form}" for place in range(len(files))]
-        for path, content in zip(paths, files, strict=True):
+        for path, write in zip(paths, files, strict=True):
             try:
-                path.write_bytes(content)
+                write(path)
             except OSError as error:
                 raise output_error(error, path) from error
         yield folder, single_files(paths)

@@ -94,8 +94,7 @@ def train(order: TrainOrder, listener: Listener | None = None) -> Finished:
     race = race_of(request, target, journal) if order.prune else None
     chosen(order.settings.device)
     model = _model(order, journal)
-    if order.prune:
-        check_size(model)
+    check_size(model, formats)
     out = request.out or Path("runs") / f"{UNSAFE.sub('-', model.name)}-trained"
     check_free(out, request.overwrite, TRAINING)
     images, scoring = lessons(request, order.test_data, model, journal)

@@ -159,8 +159,10 @@ def verify(asked: VerifyOrder, listener: Listener | None = None) -> Verification
 
 def _looked_at(artifact: Artifact, run: Path, model: Model, images: Array) -> Verified:
     """A file as it is now, beside its manifest and its model."""
-    if not (run / artifact.path).is_file():
-        return Verified(replace(artifact, parity=None), ("the file is missing",))
+    missing = [path for path in artifact.files(run) if not path.is_file()]
+    if missing:
+        which = "the file" if missing[0] == run / artifact.path else f"{missing[0].name}, which belongs beside it,"
+        return Verified(replace(artifact, parity=None), (f"{which} is missing",))
     verdict = judge(artifact, run, model, images)
     apart = (verdict.fault.where,) if verdict.fault else ()
     return Verified(verdict.artifact, (*_changes(artifact, run), *apart), divergence=verdict.divergence)
@@ -168,9 +170,10 @@ def _looked_at(artifact: Artifact, run: Path, model: Model, images: Array) -> Ve
 
 def _changes(artifact: Artifact, run: Path) -> Iterator[str]:
     """In what a file is not the one that its manifest and the run's report tell of."""
-    found = sha256_of(run / artifact.path)
-    if found != artifact.sha256:
-        yield f"changed since it was written: its SHA-256 is {found}, and was {artifact.sha256}"
+    for path, known in artifact.files(run).items():
+        found, whose = sha256_of(path), "" if path == run / artifact.path else f"{path.name}, which belongs beside it, "
+        if found != known:
+            yield f"{whose}changed since it was written: its SHA-256 is {found}, and was {known}"
     try:
         stated = read_json(run / f"{artifact.path}.json", MANIFEST_SCHEMA).get("sha256")
     except EdgepruneError as error:

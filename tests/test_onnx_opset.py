@@ -12,11 +12,9 @@ import pytest
 import torch
 from export_nets import COST, SHAPE, Classifier, Several, Tiny, images_of, model_of, outputs_of
 from onnx import TensorProto, helper
-from program_runs import fault, run_here, tiny_project
 from torch import Tensor, nn
 
 from edgeprune.errors import ExportError, UsageError
-from edgeprune.export import write
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.onnx import export_onnx
 from edgeprune.export.onnx_run import session_of
@@ -104,16 +102,6 @@ def test_a_file_may_be_of_one_image(tmp_path):
     assert (session.get_inputs()[0].shape, session.get_outputs()[0].shape) == ([1, *SHAPE], [1, 5])
     with pytest.raises(UsageError, match="onnx-batch"):
         export_onnx(model_of(Tiny), COST, HOST, "fp32", tmp_path / "y.onnx", batch="8")
-
-
-def test_weights_that_fill_more_than_a_file_are_refused_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "LARGEST_BYTES", 2000)
-    with pytest.raises(ExportError, match="an ONNX or TFLite file holds"):
-        export_onnx(model_of(Tiny), COST, HOST, "fp32", tmp_path / "x.onnx")
-    project = tiny_project(tmp_path)
-    ran = run_here(*project.compress("--out", str(tmp_path / "run")))
-    assert "images" not in fault(ran, 2, "an ONNX or TFLite file holds")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

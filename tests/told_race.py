@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from edgeprune.export.race import Lap
+from edgeprune.export.race import Lap, Writer
 
 FASTER, UNSURE = Lap(1.2, (1.1, 1.3), True), Lap(1.05, (0.9, 1.2), False)
 
@@ -17,15 +19,21 @@ class Told:
         self.layers, self.outcome = layers, lap
         self.raced: list[tuple[str, bytes, bytes]] = []
 
-    def layer_ms(self, form: str, files: Sequence[bytes]) -> list[dict[str, float]]:
+    def layer_ms(self, form: str, files: Sequence[Writer]) -> list[dict[str, float]]:
         assert len(files) == 2
         return [{name: times[place] for name, times in self.layers.items()} for place in (0, 1)]
 
-    def lap(self, form: str, file: bytes, other: bytes) -> Lap:
-        self.raced.append((form, file, other))
+    def lap(self, form: str, file: Writer, other: Writer) -> Lap:
+        self.raced.append((form, _content(file), _content(other)))
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+
+def _content(write: Writer) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "file")
+        return (Path(folder) / "file").read_bytes()
 
 
 def second_is_slower_in_int8(corridor: str) -> None:

@@ -74,12 +74,13 @@ class Container:
     def __exit__(self, *exception: object) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def put(self, path: Path) -> str:
-        """Copy a file to where the container sees it; once, however often it is asked for."""
+    def put(self, path: Path, *beside: str) -> str:
+        """Copy a file to where the container sees it, see `Transport.put`; once, however often it is asked for."""
         if path not in self._sent:
             there = self._scratch / str(len(self._sent)) / path.name
-            there.parent.mkdir()
-            shutil.copyfile(path, there)
+            for name in (path.name, *beside):
+                (there.parent / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path.parent / name, there.parent / name)
             self._sent[path] = str(_FILES / there.relative_to(self._scratch))
         return self._sent[path]
 

@@ -149,6 +149,7 @@ def job_for(
             {
                 "id": entry.id,
                 "path": str(run / entry.artifact.path),
+                "beside": [one.path for one in entry.artifact.beside],
                 "runtime": entry.runtime,
                 "threads": entry.threads,
                 "layout": entry.artifact.layout,
@@ -183,9 +184,15 @@ def save_inputs(images: np.ndarray, folder: Path) -> Path:
 
 def carried(job: dict[str, Any], images: np.ndarray, scratch: Path, transport: Transport) -> list[str]:
     """Bring a job with its files and images to the device, where the job then names them; what to run there."""
-    entries = [{**entry, "path": transport.put(Path(entry["path"]))} for entry in job["entries"]]
+    entries = [_there(entry, transport) for entry in job["entries"]]
     inputs = transport.put(save_inputs(images, scratch))
     return worker_command({**job, "entries": entries, "inputs": inputs}, scratch, transport)
+
+
+def _there(entry: Mapping[str, Any], transport: Transport) -> dict[str, Any]:
+    """An entry of a job as the device finds it, with its files there."""
+    told = {name: value for name, value in entry.items() if name != "beside"}
+    return {**told, "path": transport.put(Path(entry["path"]), *entry["beside"])}
 
 
 def worker_command(job: Mapping[str, Any], scratch: Path, transport: Transport) -> list[str]:

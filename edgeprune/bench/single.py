@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact
+from edgeprune.artifact import RUNTIME_OF_FORMAT, Artifact, Beside
 from edgeprune.errors import MissingExtraError, UsageError
 from edgeprune.files import sha256_of
 
@@ -54,7 +55,7 @@ def _artifact(path: Path, role: str) -> Artifact:
     if not path.is_file():
         raise UsageError("there is no such file", where=str(path), fix="Check the path.")
     try:
-        shape = _onnx_shape(path) if kind == "onnx" else _tflite_shape(path)
+        shape, names = _onnx_facts(path) if kind == "onnx" else (_tflite_shape(path), [])
     except ImportError as error:
         raise MissingExtraError("tflite", f"reading {path.name}") from error
     except Exception as error:  # parsers of either format raise what they like
@@ -65,12 +66,13 @@ def _artifact(path: Path, role: str) -> Artifact:
         raise UsageError(
             f"its input is of {list(shape)}, not one image", where=str(path), fix="Only images can be fed."
         )
+    beside = _beside(path, names)
     first = shape[1] in _CHANNELS and not (shape[3] in _CHANNELS and kind == "tflite")
     image = (shape[1], shape[2], shape[3]) if first else (shape[3], shape[1], shape[2])
     return Artifact(
         path=str(path.resolve()),
-        sha256=sha256_of(path),
-        bytes=path.stat().st_size,
+        sha256=_digest([sha256_of(path), *(one.sha256 for one in beside)]),
+        bytes=path.stat().st_size + sum(one.bytes for one in beside),
         role="baseline" if role == "baseline" else "pruned",
         format=kind,
         precision="",
@@ -78,16 +80,36 @@ def _artifact(path: Path, role: str) -> Artifact:
         layout="NCHW" if first else "NHWC",
         macs=0,
         parameters=0,
+        beside=beside,
     )
 
 
-def _onnx_shape(path: Path) -> tuple[int, ...]:
+def _beside(path: Path, names: Sequence[str]) -> tuple[Beside, ...]:
+    """The files of weights that a file names, which must lie beside it: they travel to the device with it."""
+    for name in names:
+        within = not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
+        if not within or not (path.parent / name).is_file():
+            what = f"its weights are in {name!r}, which is not beside it"
+            raise UsageError(what, where=str(path), fix="Put both files into one folder, as they were written.")
+    return tuple(Beside.of(path.parent, name) for name in names)
+
+
+def _digest(digests: Sequence[str]) -> str:
+    """What tells a file from others: of one with files beside it, theirs count, for it may not tell of its weights."""
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
+
+def _onnx_facts(path: Path) -> tuple[tuple[int, ...], list[str]]:
+    """The input's shape, and the names of the files in which its weights are."""
     import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     model = onnx.load(path, load_external_data=False)
     stored = {tensor.name for tensor in model.graph.initializer}
     entry = next(one for one in model.graph.input if one.name not in stored)
-    return tuple(axis.dim_value or 1 for axis in entry.type.tensor_type.shape.dim)  # an open axis is the batch's
+    names = {ExternalDataInfo(tensor).location for tensor in model.graph.initializer if uses_external_data(tensor)}
+    # An open axis is the batch's.
+    return tuple(axis.dim_value or 1 for axis in entry.type.tensor_type.shape.dim), sorted(names)
 
 
 def _tflite_shape(path: Path) -> tuple[int, ...]:

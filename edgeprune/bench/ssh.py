@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from threading import Event
 from typing import IO, Any
 
@@ -25,6 +25,7 @@ from edgeprune.bench.board import OPEN, Board, Left
 from edgeprune.bench.device import SshDevice
 from edgeprune.bench.faults import ConnectionLostError, ended, fault
 from edgeprune.errors import DeviceError
+from edgeprune.files import sha256_of
 from edgeprune.worker import keeper
 
 RETRY_SECONDS = (1, 2, 4, 8, 16, 30, 60)
@@ -107,15 +108,19 @@ class Ssh:
         finally:
             self._hang_up()
 
-    def put(self, path: Path) -> str:
-        """Copy a file to the board; once, however often it is asked for."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            there = str(PurePosixPath(self.board.folder) / digest[:16] / path.name)
-            if there not in self._sent:
-                file.seek(0)
-                self._keeper("receive", there, digest, stdin=file)
-                self._sent.add(there)
+    def put(self, path: Path, *beside: str) -> str:
+        """Copy a file to the board, see `Transport.put`; once, however often it is asked for."""
+        names = (path.name, *beside)
+        digests = [sha256_of(path.parent / name) for name in names]
+        # A folder for what belongs together: the same model file may have had other weights beside it.
+        place = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        folder = PurePosixPath(self.board.folder) / place[:16]
+        there = str(folder / path.name)
+        if there not in self._sent:
+            for name, digest in zip(names, digests, strict=True):
+                with (path.parent / name).open("rb") as file:
+                    self._keeper("receive", str(folder / PurePath(name).as_posix()), digest, stdin=file)
+            self._sent.add(there)
         return there
 
     def get(self, source: str, path: Path) -> None:

@@ -41,8 +41,12 @@ class Transport(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def put(self, path: Path) -> str:
+    def put(self, path: Path, *beside: str) -> str:
         """Make a file of this machine available on the device.
+
+        Args:
+            path: the file.
+            beside: files that it needs beside it there, named relative to its folder.
 
         Returns:
             The path under which the device finds it.
@@ -87,7 +91,7 @@ class Local:
     def __exit__(self, *exception: object) -> None:
         """Nothing is left behind: `run` ends what it started."""
 
-    def put(self, path: Path) -> str:
+    def put(self, path: Path, *_: str) -> str:
         """The file itself; nothing is copied."""
         return str(path.resolve())
 

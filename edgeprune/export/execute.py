@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeprune.artifact import Artifact
 from edgeprune.errors import EdgepruneError, MissingExtraError, ParityError, UsageError
 from edgeprune.export.onnx_run import session_of
+from edgeprune.export.onnx_store import Stored
 from edgeprune.export.quiet import quiet
 from edgeprune.tflite_graph import operators_of
 from edgeprune.worker import infer
@@ -40,7 +41,7 @@ def outputs_of(artifact: Artifact, run: Path, images: Array) -> list[Array]:
         MissingExtraError: the format's runtime is not installed.
     """
     with _running(artifact):
-        compute, images = opened(artifact.format, (run / artifact.path).read_bytes()), fed(artifact, images)
+        compute, images = opened(artifact.format, run / artifact.path), fed(artifact, images)
         rows = [compute(np.ascontiguousarray(images[place : place + 1])) for place in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -86,7 +87,7 @@ def classes_of(artifact: Artifact, run: Path, batches: Iterable[Array]) -> Itera
         batches: normalised as the model wants them, float32 [n, channels, height, width] each.
     """
     with _running(artifact):
-        compute = opened(artifact.format, (run / artifact.path).read_bytes())
+        compute = opened(artifact.format, run / artifact.path)
     for batch in batches:
         with _running(artifact):
             batch = fed(artifact, batch)
@@ -99,8 +100,8 @@ def fed(artifact: Artifact, images: Array) -> Array:
     return arranged(images, "NCHW", artifact.folded)
 
 
-def opened(form: str, content: bytes) -> Run:
-    """A file's bytes made ready to run.
+def opened(form: str, file: Stored) -> Run:
+    """A file made ready to run.
 
     Raises:
         UsageError: there is no runtime here for its format.
@@ -109,7 +110,7 @@ def opened(form: str, content: bytes) -> Run:
     """
     if form not in _OPENERS:
         raise UsageError(f"no runtime here to check a file of format {form!r}", fix=f"Known: {', '.join(_OPENERS)}")
-    return _OPENERS[form](content)
+    return _OPENERS[form](file)
 
 
 @contextmanager
@@ -138,8 +139,8 @@ def failed(artifact: Artifact, where: str) -> ParityError:
     return ParityError(what, where=where, fix=f"It is not handed over. {ways}")
 
 
-def _onnxruntime(content: bytes) -> Run:
-    session = session_of(content)
+def _onnxruntime(file: Stored) -> Run:
+    session = session_of(file)
     entry = session.get_inputs()[0]
 
     def compute(image: Array) -> list[Array]:
@@ -155,12 +156,13 @@ def onnx_input(images: Array, kind: str) -> npt.NDArray[Any]:
     return infer.stored(images.transpose(0, 2, 3, 1), np.uint8, infer.PIXEL, 0) if raw else images
 
 
-def _litert(content: bytes, *, reference: bool = False) -> Run:
+def _litert(file: Stored, *, reference: bool = False) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise MissingExtraError("tflite", "checking a TFLite file") from error
     kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    content = file if isinstance(file, bytes) else file.read_bytes()
     interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
@@ -184,4 +186,4 @@ def meant(values: npt.NDArray[Any], tensor: Mapping[str, Any]) -> Array:
     return infer.meant(values, *tensor["quantization"])
 
 
-_OPENERS: Mapping[str, Callable[[bytes], Run]] = {"onnx": _onnxruntime, "tflite": _litert}
+_OPENERS: Mapping[str, Callable[[Stored], Run]] = {"onnx": _onnxruntime, "tflite": _litert}

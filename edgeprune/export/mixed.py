@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -78,7 +79,7 @@ class Making(Generic[File]):
         write: makes the file with some of them in float.
         run: makes a file ready to run.
         form: the format of the files.
-        content: the bytes of a file.
+        save: writes a file to a path.
         names: what a profile calls a layer -> the layer, for those that it calls otherwise.
     """
 
@@ -86,7 +87,7 @@ class Making(Generic[File]):
     write: Callable[[AbstractSet[str]], File]
     run: Callable[[File], Run]
     form: str = ""
-    content: Callable[[File], bytes] = bytes  # type: ignore[assignment]  # of files that are bytes
+    save: Callable[[File, Path], object] = lambda file, path: path.write_bytes(file)  # type: ignore[arg-type]
     names: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -25,14 +25,18 @@ from edgeprune.export.onnx_int8 import activations_for, quantised
 from edgeprune.export.onnx_opset import OPSET, in_older_opset
 from edgeprune.export.onnx_pixels import from_pixels
 from edgeprune.export.onnx_run import optimised
+from edgeprune.export.onnx_store import Stored, laid_out
 from edgeprune.export.quiet import quiet
-from edgeprune.export.write import Feed, check_size, described, require, tools_of, write_artifact
+from edgeprune.export.write import Feed, described, require, tools_of, write_artifact
 from edgeprune.model import Model
 from edgeprune.plan import Cost
+from edgeprune.progress import Tick, silent
 from edgeprune.registry import unknown
 from edgeprune.target import Target
 from edgeprune.worker.infer import PIXEL
 
+_STEPS = 5
+"""Converted, simplified, in its precision, laid out, checked: what is told of how far an export is."""
 BATCHES = ("dynamic", "1")
 """How many images a file takes at once: any number, or one."""
 
@@ -47,8 +51,11 @@ def export_onnx(
     *,
     fold_preprocessing: bool = False,
     batch: str = "dynamic",
+    tick: Tick = silent,
 ) -> Artifact:
     """Write a model as ONNX: NCHW float32 `input`, `output` (or `output_0`, `output_1` ...), any batch size.
+
+    Weights that are too large for one file go into one beside it, see `edgeprune.export.onnx_store`.
 
     Args:
         model: what to write; it is not changed.
@@ -59,40 +66,45 @@ def export_onnx(
         calibration: images for int8.
         fold_preprocessing: the input is raw pixels, uint8 NHWC, which the file normalises itself.
         batch: one of `BATCHES`.
+        tick: told of each step; of a network of some GB one takes minutes.
 
     Raises:
         UsageError: another precision, or int8 without images.
-        ExportError: an operator has no ONNX form, or the model is too large for one file.
+        ExportError: an operator has no ONNX form.
         OutputError: the file cannot be written.
     """
     require("onnx", precision, calibration)
-    check_size(model)
     if batch not in BATCHES:
         raise unknown("--onnx-batch", batch, BATCHES)
     opset = target.onnx_opset or OPSET
-    found = made_once(model, f"onnx {opset} {batch}", partial(_converted, opset=opset, any_batch=batch == "dynamic"))
+    convert = partial(_converted, opset=opset, any_batch=batch == "dynamic", tick=tick)
+    found = made_once(model, f"onnx {opset} {batch}", convert)
     written, told = _in_precision(found.copied(), precision, target, calibration)
+    tick(3, _STEPS)
     entry, layout = Feed("input", "float32"), "NCHW"
     if fold_preprocessing:
         from_pixels(written, model.input)
         entry, layout = Feed("input", "uint8", PIXEL, 0, raw=True), "NHWC"
     ends = entry, Feed(written.graph.output[0].name, "float32")
     _describe(written, model, precision, described(model, ends, layout))
-    content = _checked_bytes(written)
-    with quiet():
-        run = optimised(content)
-    details: dict[str, Any] = {
-        "opset": opset,
-        "batch": "N" if found.any_batch else 1,
-        "nodes_exported": found.nodes_exported,
-        "nodes_simplified": len(found.simplified.graph.node),
-        "nodes": len(written.graph.node),
-        "operators": dict(sorted(Counter(node.op_type for node in written.graph.node).items())),
-        **run,
-        **told,
-        "warnings": [*found.warnings, *told.get("warnings", [])],
-    }
-    return write_artifact(model, cost, content, out, ("onnx", precision, layout), details, ends)
+    with laid_out(written, out) as file:
+        tick(4, _STEPS)
+        _check(file)
+        tick(5, _STEPS)
+        with quiet():
+            run = optimised(file)
+        details: dict[str, Any] = {
+            "opset": opset,
+            "batch": "N" if found.any_batch else 1,
+            "nodes_exported": found.nodes_exported,
+            "nodes_simplified": len(found.simplified.graph.node),
+            "nodes": len(written.graph.node),
+            "operators": dict(sorted(Counter(node.op_type for node in written.graph.node).items())),
+            **run,
+            **told,
+            "warnings": [*found.warnings, *told.get("warnings", [])],
+        }
+        return write_artifact(model, cost, file, out, ("onnx", precision, layout), details, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +130,15 @@ class _Converted:
         return proto
 
 
-def _converted(model: Model, opset: int = OPSET, any_batch: bool = True) -> _Converted:
+def _converted(model: Model, opset: int = OPSET, any_batch: bool = True, tick: Tick = silent) -> _Converted:
     asked = any_batch
     graph, any_batch = inference_graph(model.module, model.input.shape, any_batch)
     exported = _convert(graph, model.input.shape, any_batch, opset)
+    tick(1, _STEPS)
     nodes = len(exported.graph.node)
     _forget_origin(exported)
     simplified, warnings = _simplify(exported, model.input.shape)
+    tick(2, _STEPS)
     fixed = [] if any_batch == asked else ["the model's code fixes the batch size: the file takes one image at a time"]
     return _Converted(simplified, any_batch, nodes, (*warnings, *fixed))
 
@@ -260,12 +274,11 @@ def _describe(proto: Any, model: Model, precision: str, told: Mapping[str, Any])
         proto.metadata_props.add(key=key, value=value)
 
 
-def _checked_bytes(proto: Any) -> bytes:
+def _check(file: Stored) -> None:
     import onnx
 
     try:
-        content: bytes = proto.SerializeToString(deterministic=True)
-        onnx.checker.check_model(content, full_check=True)
+        onnx.checker.check_model(file, full_check=True)
     except onnx.checker.ValidationError as error:
         raise export_error("the ONNX checker refuses the written model", error) from error
     except (ValueError, onnx.shape_inference.InferenceError) as error:
@@ -274,4 +287,3 @@ def _checked_bytes(proto: Any) -> bytes:
             where=str(error)[:300],
             fix="Please report the model.",
         ) from error
-    return content

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprune.export.calibration import Calibration
-from edgeprune.export.execute import opened
+from edgeprune.export.execute import Run, opened
 from edgeprune.export.mixed import Making, Operator, layers_of
 from edgeprune.export.onnx_run import session_of
 from edgeprune.export.onnx_sort import sort_nodes
+from edgeprune.export.onnx_store import Stored, is_large, ready, save
 from edgeprune.export.race import settled
 from edgeprune.target import Target
 
@@ -68,7 +69,7 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
     """The same network in int8, float32 in and out.
 
     Args:
-        proto: a ModelProto in float32, which is not changed.
+        proto: a ModelProto in float32; weights too large for one file leave it.
         calibration: whose values are looked at, and what to choose by.
         activations: how they are stored.
 
@@ -81,20 +82,21 @@ def quantised(proto: Any, calibration: Calibration, activations: Activations) ->
 
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         given, prepared = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
-        given.write_bytes(proto.SerializeToString())
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        large = is_large(proto)
+        save(proto, given)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True, save_as_external_data=large)
         _name_nodes(prepared)
-        expected = _outputs(proto.SerializeToString(), calibration.held_out)
+        expected = _outputs(given, calibration.held_out)
         ranges, files, errors = {}, {}, {}
         for method in METHODS:
-            ranges[method] = _ranges(prepared, calibration.images, method, activations)
+            ranges[method] = _ranges(prepared, calibration.images, method, activations, large)
             files[method] = _in_int8(prepared, ranges[method], activations)
-            errors[method] = _error(expected, _outputs(files[method].SerializeToString(), calibration.held_out))
+            errors[method] = _error(expected, _outputs_of(files[method], calibration.held_out))
         best = min(METHODS, key=lambda method: errors[method])
         file, told, bits, error = files[best], dict[str, Any](), 8, errors[best]
         if not activations.signed:
             narrow = _in_int8(prepared, ranges[best], activations, bits=7)
-            other = _error(expected, _outputs(narrow.SerializeToString(), calibration.held_out))
+            other = _error(expected, _outputs_of(narrow, calibration.held_out))
             file, bits, error = (narrow, 7, other) if other < error else (file, bits, error)
         if calibration.goal or calibration.race:
             making = _making(prepared, ranges[best], activations, bits)
@@ -108,7 +110,7 @@ def _name_nodes(path: Path) -> None:
     """Give each node a name of its own, by which it can be left in float."""
     import onnx
 
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     names = [node.name for node in model.graph.node]
     if "" in names or len(set(names)) < len(names):
         for place, node in enumerate(model.graph.node):
@@ -119,7 +121,7 @@ def _name_nodes(path: Path) -> None:
 def _making(prepared: Path, ranges: Any, activations: Activations, bits: int) -> Making[Any]:
     import onnx
 
-    graph = onnx.load(prepared).graph
+    graph = onnx.load(prepared, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
     layers = layers_of(_operator(node, stored) for node in graph.node)
 
@@ -127,11 +129,18 @@ def _making(prepared: Path, ranges: Any, activations: Activations, bits: int) ->
         nodes = [key for name, keys in layers.items() if name in in_float for key in keys]
         return _in_int8(prepared, ranges, activations, nodes, bits)
 
-    def content(proto: Any) -> bytes:
-        stored: bytes = proto.SerializeToString(deterministic=True)
-        return stored
+    return Making(tuple(layers), write, _run, "onnx", _save)
 
-    return Making(tuple(layers), write, lambda proto: opened("onnx", content(proto)), "onnx", content)
+
+def _run(proto: Any) -> Run:
+    with ready(proto) as file:
+        return opened("onnx", file)
+
+
+def _save(proto: Any, path: Path) -> None:
+    copied = type(proto)()
+    copied.CopyFrom(proto)
+    save(copied, path)
 
 
 def _operator(node: Any, stored: Set[str]) -> Operator:
@@ -141,8 +150,8 @@ def _operator(node: Any, stored: Set[str]) -> Operator:
     return Operator(node.name, tuple(node.input), tuple(node.output), layer)
 
 
-def _ranges(prepared: Path, images: Array, method: str, activations: Activations) -> Any:
-    """The range of each activation by one of `METHODS`."""
+def _ranges(prepared: Path, images: Array, method: str, activations: Activations, large: bool) -> Any:
+    """The range of each activation by one of `METHODS`; `large`: the prepared file's weights lie beside it."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     kinds = {
@@ -150,17 +159,19 @@ def _ranges(prepared: Path, images: Array, method: str, activations: Activations
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }
-    calibrator = create_calibrator(
-        prepared,
-        _operators(),
-        augmented_model_path=str(prepared.with_name("augmented.onnx")),
-        calibrate_method=kinds[method],
-        extra_options={"symmetric": activations.symmetric},
-    )
-    shown = images if method == "minmax" else images[:_HISTOGRAM_IMAGES]
-    for start in range(0, len(shown), _CHUNK):  # what is collected in one go is held in memory
-        calibrator.collect_data(_Reader(shown[start : start + _CHUNK]))
-    return calibrator.compute_data()
+    with tempfile.TemporaryDirectory(dir=prepared.parent) as folder:
+        calibrator = create_calibrator(
+            prepared,
+            _operators(),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=kinds[method],
+            use_external_data_format=large,
+            extra_options={"symmetric": activations.symmetric},
+        )
+        shown = images if method == "minmax" else images[:_HISTOGRAM_IMAGES]
+        for start in range(0, len(shown), _CHUNK):  # what is collected in one go is held in memory
+            calibrator.collect_data(_Reader(shown[start : start + _CHUNK]))
+        return calibrator.compute_data()
 
 
 class _Reader:
@@ -207,8 +218,13 @@ def _operators() -> list[str]:
     return sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
-def _outputs(content: bytes, images: Array) -> list[Array]:
-    session = session_of(content)
+def _outputs_of(proto: Any, images: Array) -> list[Array]:
+    with ready(proto) as file:
+        return _outputs(file, images)
+
+
+def _outputs(file: Stored, images: Array) -> list[Array]:
+    session = session_of(file)
     rows = [session.run(None, {"input": images[at : at + 1]}) for at in range(len(images))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 

@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune.export.execute import Array, onnx_input
 from edgeprune.export.layers import FileLayer, Steps, span
 from edgeprune.export.onnx_run import session_of
+from edgeprune.export.onnx_store import ready
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -41,7 +42,8 @@ def onnx_layers(path: Path, images: Array) -> list[FileLayer]:
     seen = [one for one in seen if _weight(one.node, stored, makers) is not None]
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=one.shown) for one in seen if one.shown not in given)
-    session = session_of(proto.SerializeToString())
+    with ready(proto) as file:
+        session = session_of(file)
     entry, wanted = session.get_inputs()[0], [one.shown for one in seen]
     rows = [session.run(wanted, {entry.name: onnx_input(image[None], entry.type)}) for image in images]
     return [_layer(one, np.concatenate([row[place] for row in rows]), stored, makers) for place, one in enumerate(seen)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,16 +36,17 @@ def in_older_opset(
     """
     import onnx
 
-    content = io.BytesIO()
-    torch.onnx.export(
-        bare(graph).eval(),
-        (torch.zeros(2 if any_batch else 1, *shape),),
-        content,  # type: ignore[arg-type]  # this exporter takes any stream
-        dynamo=False,
-        opset_version=opset,
-        input_names=["input"],
-        output_names=list(names),
-        dynamic_axes={name: {0: "N"} for name in ("input", *names)} if any_batch else None,
-        verbose=False,
-    )
-    return onnx.load_from_string(content.getvalue())
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        path = Path(folder) / "exported.onnx"  # to a file: what is too large for one then lies beside it
+        torch.onnx.export(
+            bare(graph).eval(),
+            (torch.zeros(2 if any_batch else 1, *shape),),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=["input"],
+            output_names=list(names),
+            dynamic_axes={name: {0: "N"} for name in ("input", *names)} if any_batch else None,
+            verbose=False,
+        )
+        return onnx.load(path)

@@ -7,10 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from edgeprune.export.onnx_store import DATA, Stored
 from edgeprune.worker.infer import EXACT
 
+_WEIGHTS_OF_OPTIMISED = "session.optimized_model_external_initializers_file_name"
+"""ONNX Runtime's option for a file beside the optimised one that it writes."""
 
-def session_of(content: bytes) -> Any:
+
+def session_of(file: Stored) -> Any:
     """A file ready to run on this machine's processor, computing what a processor of its kind computes.
 
     x86 without VNNI adds two products of bytes in 16 bits, which saturates: a network whose activations are signed
@@ -19,7 +23,7 @@ def session_of(content: bytes) -> Any:
     does that, so it is run exactly here. A file for x86 is run as programs run it: its board may saturate as well.
 
     Args:
-        content: of the file.
+        file: its bytes, or where it lies.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -30,17 +34,24 @@ def session_of(content: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    if _has_signed_activations(content):
+    if _has_signed_activations(file):
         options.add_session_config_entry(EXACT, "1")
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return _session(file, options)
 
 
-def _has_signed_activations(content: bytes) -> bool:
+def _session(file: Stored, options: Any) -> Any:
+    import onnxruntime
+
+    named = file if isinstance(file, bytes) else str(file)
+    return onnxruntime.InferenceSession(named, options, providers=["CPUExecutionProvider"])
+
+
+def _has_signed_activations(file: Stored) -> bool:
     """Whether a file turns floats to int8 while it runs. What cannot be read is left to the runtime to refuse."""
     import onnx
 
     try:
-        graph = onnx.load_from_string(content).graph
+        graph = onnx.load_from_string(file if isinstance(file, bytes) else file.read_bytes()).graph
     except Exception:  # the parser's own classes
         return False
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -48,11 +59,11 @@ def _has_signed_activations(content: bytes) -> bool:
     return any(kinds.get(zero) == onnx.TensorProto.INT8 for zero in zeros)
 
 
-def optimised(content: bytes) -> dict[str, Any]:
+def optimised(file: Stored) -> dict[str, Any]:
     """Load a file with all of ONNX Runtime's optimisations on and count what is left.
 
     Args:
-        content: of the file.
+        file: its bytes, or where it lies.
 
     Returns:
         `nodes_run` and `operators_run` {name: count}; nothing where ONNX Runtime cannot load or write it, which parity
@@ -65,8 +76,10 @@ def optimised(content: bytes) -> dict[str, Any]:
         path = Path(folder) / "optimised.onnx"
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(path)
+        if not isinstance(file, bytes):  # else it cannot be written, either
+            options.add_session_config_entry(_WEIGHTS_OF_OPTIMISED, path.name + DATA)
         try:
-            onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            _session(file, options)
             nodes = onnx.load(path, load_external_data=False).graph.node
         except Exception:  # the runtime raises many unrelated classes
             return {}

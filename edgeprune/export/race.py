@@ -8,9 +8,11 @@ if it is surely faster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from edgeprune.errors import DeviceError, TrustError
@@ -20,6 +22,10 @@ from edgeprune.export.mixed import File, Making, mixed
 LONGER = 1.05
 """A layer takes longer in int8 where it takes more than so many times as long as in float. Our own choice: the lower of
 two medians of a profile repeats within some hundredths on a quiet machine."""
+
+
+Writer = Callable[[Path], object]
+"""Writes a file to a path, with what belongs beside it."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,14 @@ class Lap:
 class Race(Protocol):
     """Where files are timed: the board, or a machine of its kind. Never an emulated one."""
 
-    def layer_ms(self, form: str, files: Sequence[bytes]) -> Sequence[Mapping[str, float]]:
+    def layer_ms(self, form: str, files: Sequence[Writer]) -> Sequence[Mapping[str, float]]:
         """What each layer of each file takes, in ms, by the names that profiles give them.
 
         Raises:
             DeviceError: the device cannot be reached, or the runtime does not tell.
         """
 
-    def lap(self, form: str, file: bytes, other: bytes) -> Lap:
+    def lap(self, form: str, file: Writer, other: Writer) -> Lap:
         """Time two files against each other.
 
         Raises:
@@ -110,7 +116,7 @@ def quickest(
     if goal:
         step["lost"] = goal.lost(making.run(other))
     try:
-        lap = race.lap(making.form, making.content(file), making.content(other))
+        lap = race.lap(making.form, partial(making.save, file), partial(making.save, other))
     except (DeviceError, TrustError) as error:
         which = f"{', '.join(slower)} took longer in int8 than in float and stay in int8"
         return file, {**told, "missed": f"{which}: {error.what}"}
@@ -126,7 +132,7 @@ def _slower(making: Making[File], file: File, taken: AbstractSet[str], race: Rac
         DeviceError: the runtime does not tell.
     """
     floating = making.write(frozenset(making.layers))
-    found = race.layer_ms(making.form, [making.content(file), making.content(floating)])
+    found = race.layer_ms(making.form, [partial(making.save, one) for one in (file, floating)])
     stepped, plain = ({making.names.get(name, name): ms for name, ms in times.items()} for times in found)
     both = {
         layer: (stepped[layer], plain[layer])

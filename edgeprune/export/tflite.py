@@ -63,7 +63,7 @@ def export_tflite(
         OutputError: the file cannot be written.
     """
     require("tflite", precision, calibration)
-    check_size(model)
+    check_size(model, ("tflite",))
     if int8 not in INT8:
         raise unknown("--tflite-int8", int8, INT8)
     dynamic = precision == "int8" and int8 == "dynamic"

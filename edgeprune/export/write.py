@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.artifact import Artifact
-from edgeprune.errors import ExportError, UsageError
+from edgeprune.artifact import Artifact, Beside
+from edgeprune.errors import ExportError, OutputError, UsageError
 from edgeprune.export import PRECISIONS
 from edgeprune.export.calibration import Calibration
-from edgeprune.files import writing
+from edgeprune.files import sha256_of, writing
 from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.versions import installed
@@ -24,7 +25,7 @@ _TOOLS = {
 }
 
 LARGEST_BYTES = 2**31 - 1
-"""Of a file: where a Protocol Buffers message and a flatbuffer end."""
+"""Of a TFLite file: where a flatbuffer ends, whose offsets have 32 bits (flatbuffers.dev, "Internals")."""
 
 
 def require(name: str, precision: str, calibration: Calibration | None) -> None:
@@ -45,18 +46,16 @@ def require(name: str, precision: str, calibration: Calibration | None) -> None:
         raise UsageError("int8 needs images to calibrate with", fix="Give --data or --calibration-data.")
 
 
-def check_size(model: Model) -> None:
-    """Refuse a model whose weights do not fit into one file.
+def check_size(model: Model, formats: Sequence[str]) -> None:
+    """Refuse a model whose weights do not fit into the files of a format: TFLite's. ONNX has files beside its own.
 
     Raises:
-        ExportError: they take more than either format holds.
+        ExportError: they take more than a format holds.
     """
     held = sum(tensor.numel() * tensor.element_size() for tensor in model.module.state_dict().values())
-    if held > LARGEST_BYTES:
-        what = (
-            f"the weights take {held / 1e9:.2f} GB; an ONNX or TFLite file holds {LARGEST_BYTES / 1e9:.2f} GB at most"
-        )
-        fix = "Take a smaller model: weights in files beside the model's own are not written."
+    if "tflite" in formats and held > LARGEST_BYTES:
+        what = f"the weights take {held / 1e9:.2f} GB; a TFLite file holds {LARGEST_BYTES / 1e9:.2f} GB at most"
+        fix = "Write ONNX alone, with --formats onnx: its weights may lie in a file beside it. Or take a smaller model."
         raise ExportError(what, where=model.name, fix=fix)
 
 
@@ -106,7 +105,7 @@ def described(model: Model, ends: tuple[Feed, Feed], layout: str) -> dict[str, A
 def write_artifact(
     model: Model,
     cost: Cost,
-    content: bytes,
+    file: bytes | Path,
     out: Path,
     kind: tuple[str, str, str],
     details: Mapping[str, Any],
@@ -117,7 +116,7 @@ def write_artifact(
     Args:
         model: what the file holds.
         cost: of the model.
-        content: the file's bytes.
+        file: its bytes, or where it lies, with nothing but what belongs beside it in its folder; it is moved.
         out: where to, all of it or nothing.
         kind: its format, its precision and the layout of its input.
         details: what the exporter wants told; the input and the tools' versions are added.
@@ -128,14 +127,13 @@ def write_artifact(
         OutputError: the file cannot be written.
     """
     form, precision, layout = kind
-    if not content:
+    if not file:
         raise ExportError(f"the converter gave an empty {form} file", where=out.name, fix="Please report the model.")
-    with writing(out) as temporary:
-        temporary.write_bytes(content)
+    sha256, size, beside = _written(file, out) if isinstance(file, bytes) else _moved(file, out)
     return Artifact(
         path=out.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
+        sha256=sha256,
+        bytes=size,
         role="pruned" if model.plans else "baseline",
         format=form,
         precision=precision,
@@ -145,4 +143,28 @@ def write_artifact(
         parameters=cost.parameters,
         plan_fingerprint=model.plans[-1] if model.plans else None,
         details={**details, **described(model, ends, layout), "tools": tools_of(form)},
+        beside=beside,
     )
+
+
+def _written(content: bytes, out: Path) -> tuple[str, int, tuple[Beside, ...]]:
+    with writing(out) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest(), len(content), ()
+
+
+def _moved(file: Path, out: Path) -> tuple[str, int, tuple[Beside, ...]]:
+    sha256, size = sha256_of(file), file.stat().st_size
+    beside = tuple(Beside.of(file.parent, path.name) for path in sorted(file.parent.iterdir()) if path != file)
+    places = [out.with_name(one.path) for one in beside]
+    try:
+        with ExitStack() as files:
+            # Every file is in its place before the first takes its name, and the model's own takes it last.
+            file.replace(files.enter_context(writing(out)))
+            for place in places:
+                (file.parent / place.name).replace(files.enter_context(writing(place)))
+    except OutputError:
+        for place in places:
+            place.unlink(missing_ok=True)
+        raise
+    return sha256, size + sum(one.bytes for one in beside), beside

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -60,7 +62,10 @@ def write_files(choice: Choice, target: Target, packed: Sequence[Component], fol
         OutputError: the disk is full, or the folder cannot be written.
     """
     pack_worker(folder / WORKER, _MAIN)
-    (folder / choice.artifact.path).write_bytes(choice.path.read_bytes())
+    for path in choice.artifact.files(choice.run):
+        there = folder / path.relative_to(choice.run)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, there)
     choice.artifact.save_manifest(folder)
     np.save(folder / _INPUTS, choice.images)
     np.save(folder / _EXPECTED, _expected(choice))
@@ -110,13 +115,14 @@ def _expected(choice: Choice) -> np.ndarray:
 def _facts(choice: Choice, target: Target) -> dict[str, Any]:
     """What the worker reads on the board; see `edgeprune.worker.onboard`."""
     artifact = choice.artifact
+    beside = {"beside": [asdict(one) for one in artifact.beside]} if artifact.beside else {}
     kept = ("path", "sha256", "format", "precision", "role", "layout", "folded", "plan_fingerprint")
     return {
         "schema": onboard.SCHEMA,
         "edgeprune_version": __version__,
         "target": {"name": target.name, "title": target.title, "threads": list(target.threads)},
         "model": choice.model,
-        "artifact": {name: getattr(artifact, name) for name in kept},
+        "artifact": {name: getattr(artifact, name) for name in kept} | beside,
         "runtime": choice.runtime,
         "input": choice.input.to_json(),
         "output": artifact.details.get("output", {"scale": None, "zero_point": None}),

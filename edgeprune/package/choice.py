@@ -11,7 +11,6 @@ from edgeprune.artifact import Artifact
 from edgeprune.bench.session import INPUTS_NAME
 from edgeprune.data import InputSpec
 from edgeprune.errors import DataError, ParityError, UsageError
-from edgeprune.files import sha256_of
 from edgeprune.registry import unknown
 from edgeprune.report.document import Report
 from edgeprune.target import Target
@@ -67,11 +66,11 @@ def choose(run: Path, report: Report, target: Target, name: str | None = None, r
     """
     artifact = _named(report.artifacts, name, run) if name else _preferred(report.artifacts, target, run)
     manifest = Artifact.load_manifest(run / f"{artifact.path}.json")
-    path = run / artifact.path
-    if not path.is_file() or not sha256_of(path) == manifest.sha256 == artifact.sha256:
+    path, altered = run / artifact.path, artifact.altered(run)
+    if altered or (manifest.sha256, manifest.beside) != (artifact.sha256, artifact.beside):
         raise UsageError(
             "the file is missing, or its manifest or the run's report is of another one",
-            where=str(path),
+            where=str(altered or path),
             fix="Run compress again.",
         )
     if not artifact.parity or not artifact.parity.passed:

@@ -11,9 +11,13 @@ from edgeprune.errors import EdgepruneError
 
 
 def to_plain(value: Any) -> Any:
-    """`value` as JSON values: dataclasses and mappings become dicts, tuples become lists."""
+    """`value` as JSON values: dataclasses and mappings become dicts, tuples become lists.
+
+    A field whose metadata says `seldom` is left out where it is empty.
+    """
     if is_dataclass(value):
-        return {part.name: to_plain(getattr(value, part.name)) for part in fields(value)}
+        told = ((part, getattr(value, part.name)) for part in fields(value))
+        return {part.name: to_plain(its) for part, its in told if its or not part.metadata.get("seldom")}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -160,17 +160,41 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal, read piece by piece."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def altered(model: Path, told: Mapping[str, Any]) -> Path | None:
+    """The first of a model's files that is not the one that a document tells of; None where all are.
+
+    Args:
+        model: the model file.
+        told: its `sha256`, and `beside`, the files that belong beside it, if there are any.
+
+    Raises:
+        OSError: a file cannot be read.
+        KeyError: this is no such document.
+    """
+    beside = [(model.parent / one["path"], one["sha256"]) for one in told.get("beside", ())]
+    return next((path for path, known in ((model, told["sha256"]), *beside) if sha256_of(path) != known), None)
+
+
 def _manifest(file: Path) -> dict[str, Any]:
     """What the manifest tells of how to use a file, once the file is known to be the one that it tells of."""
     beside = file.with_name(f"{file.name}.json")
     try:
-        content, document = file.read_bytes(), json.loads(beside.read_text(encoding="utf-8"))
+        document = json.loads(beside.read_text(encoding="utf-8"))
         details: dict[str, Any] = document["details"]
-        sha256, _ = document["sha256"], (details["input"]["crop"], details["output"])
+        strange, _ = altered(file, document), (details["input"]["crop"], details["output"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InferError(f"cannot read {file} and its manifest {beside.name}: {error}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InferError(f"{file} is not the file that {beside.name} tells of")
+    if strange:
+        raise InferError(f"{strange} is not the file that {beside.name} tells of")
     return details
 
 

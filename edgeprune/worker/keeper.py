@@ -55,7 +55,7 @@ def main() -> None:
 
 def receive(path: Path, digest: str) -> None:
     """Write standard input to a file, and check that all of it came."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     found = hashlib.sha256()
     with path.open("wb") as file:
         for chunk in iter(lambda: sys.stdin.buffer.read(_CHUNK), b""):

@@ -24,6 +24,7 @@ class Header:
         float16: the input is a float16; neither this nor uint8: it is taken for a float32.
         quantised: it holds QuantizeLinear nodes.
         uint8: the input is a uint8.
+        beside: the files with its weights, relative to its folder.
     """
 
     input: str
@@ -33,6 +34,7 @@ class Header:
     float16: bool
     quantised: bool
     uint8: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def read_header(path: str) -> Header:
@@ -49,6 +51,7 @@ def read_header(path: str) -> Header:
         axes = [dict(_fields(axis)) for number, axis in _fields(_one(tensor, 2)) if number == 1]  # .shape.dim
         shape = tuple(_integer(axis[1], 0)[0] if 1 in axis else 1 for axis in axes)  # .dim_value
         operators = {_one(node, 4) for number, node in _fields(graph) if number == 1}  # NodeProto.op_type
+        beside = sorted({place.decode() for number, one in _fields(graph) if number == 5 for place in _locations(one)})
         name, result = _one(source, 1).decode(), _one(sink, 1).decode()
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no ONNX file: {error}") from error
@@ -60,7 +63,15 @@ def read_header(path: str) -> Header:
         float16=kind == _FLOAT16,
         quantised=b"QuantizeLinear" in operators,
         uint8=kind == _UINT8,
+        beside=tuple(beside),
     )
+
+
+def _locations(tensor: bytes) -> Iterator[bytes]:
+    """The file that holds a tensor's values (TensorProto.external_data, pairs of key and value), if one does."""
+    for number, value in _fields(tensor):
+        if number == 13 and _one(value, 1) == b"location":
+            yield _one(value, 2)
 
 
 def _one(message: bytes, wanted: int) -> bytes:

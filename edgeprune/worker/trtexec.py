@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.worker import sensors
+from edgeprune.worker import infer, sensors
 from edgeprune.worker.infer import PIXEL, stored
 from edgeprune.worker.lifetime import die_with_parent
 from edgeprune.worker.loaded import LoadedModel, UnfitError
@@ -59,7 +59,7 @@ def load_trtexec(path: str, threads: int, more: Sequence[str] = _ONCE) -> Loaded
     release = version(_run([program, "--help"], "tell its version"))
     header = read_header(path)
     flags = _precision_flags(header, release)
-    engine = Path(ENGINES).expanduser() / _engine_name(path, release, flags)
+    engine = Path(ENGINES).expanduser() / _engine_name(path, header, release, flags)
     if not engine.exists():
         _build(program, path, engine, header, flags)
     scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
@@ -216,10 +216,14 @@ def _precision_flags(header: Header, release: tuple[int, int, int]) -> list[str]
     return ["--fp16"] * header.float16 + ["--int8"] * header.quantised
 
 
-def _engine_name(path: str, release: tuple[int, int, int], flags: Sequence[str]) -> str:
+def _engine_name(path: str, header: Header, release: tuple[int, int, int], flags: Sequence[str]) -> str:
     board: Any = sensors.Board()
     gpu = sensors.facts(board).get("model") or board.run(("nvidia-smi", "-L")) or ""
-    digest = hashlib.sha256(Path(path).read_bytes() + gpu.encode()).hexdigest()[:24]
+    found = hashlib.sha256(Path(path).read_bytes())
+    for name in header.beside:
+        found.update(infer.sha256_of(Path(path).with_name(name)).encode())
+    found.update(gpu.encode())
+    digest = found.hexdigest()[:24]
     return f"{digest}-tensorrt-{'.'.join(map(str, release))}{''.join(flags)}.engine"
 
 
