@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.export.onnx_store import DATA, Stored
-from edgeprune.worker.infer import EXACT
+from edgeprune.worker.infer import onnx_session
 
 _WEIGHTS_OF_OPTIMISED = "session.optimized_model_external_initializers_file_name"
 """ONNX Runtime's option for a file beside the optimised one that it writes."""
@@ -31,19 +31,12 @@ def session_of(file: Stored) -> Any:
     Raises:
         Exception: whatever the runtime raises of a file that it cannot read.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if _has_signed_activations(file):
-        options.add_session_config_entry(EXACT, "1")
-    return _session(file, options)
+    return onnx_session(_named(file), _has_signed_activations(file))
 
 
-def _session(file: Stored, options: Any) -> Any:
-    import onnxruntime
-
-    named = file if isinstance(file, bytes) else str(file)
-    return onnxruntime.InferenceSession(named, options, providers=["CPUExecutionProvider"])
+def _named(file: Stored) -> str | bytes:
+    """A file as the runtime takes it."""
+    return file if isinstance(file, bytes) else str(file)
 
 
 def _has_signed_activations(file: Stored) -> bool:
@@ -79,7 +72,7 @@ def optimised(file: Stored) -> dict[str, Any]:
         if not isinstance(file, bytes):  # else it cannot be written, either
             options.add_session_config_entry(_WEIGHTS_OF_OPTIMISED, path.name + DATA)
         try:
-            _session(file, options)
+            onnxruntime.InferenceSession(_named(file), options, providers=["CPUExecutionProvider"])
             nodes = onnx.load(path, load_external_data=False).graph.node
         except Exception:  # the runtime raises many unrelated classes
             return {}
