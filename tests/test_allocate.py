@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from moving_nets import AddedToConcat, Grouped, GroupNormed, Maxout
 from nets import Dense, Flat, Inverted, Plain, Residual, Twice, found_in, traced, zoo
@@ -119,6 +119,7 @@ def test_no_space_below_its_exact_width_could_keep_one_step_more(network, percen
 
 @PROPERTIES
 @given(st.sampled_from(NETWORKS), st.integers(1, 99), st.sampled_from([1, 2, 4]))
+@example(Flat, 70, 1)  # (1 - 0.7) * 10 is a little more than 3
 def test_with_a_ratio_each_width_is_next_to_its_exact_one_where_the_macs_allow(network, percent, multiple):
     made = plan_or_none((network, Budget(ratio=percent / 100), multiple, 0))
     assume(made is not None)

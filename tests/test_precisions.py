@@ -106,7 +106,8 @@ def test_settings_reach_the_exporter_of_their_format_and_its_warnings_the_run(tm
     wanted = Wanted(TARGET, ("onnx",), settings={"onnx": {"flavour": "plain"}, "tflite": {"int8": "dynamic"}})
     journal = Journal(Nobody())
     export_files([(model_of(Tiny), COST)] * 2, wanted, tmp_path, photos_of(), journal)
-    assert given == [("onnx", {"flavour": "plain"})] * 2
+    assert [(name, settings["flavour"]) for name, settings in given] == [("onnx", "plain")] * 2
+    assert all(settings.keys() == {"flavour", "tick"} for _, settings in given)
     assert journal.warnings == ["baseline-fp32.onnx: look out", "pruned-fp32.onnx: look out"]
 
 

@@ -25,9 +25,13 @@ def share_within(goal: float, at: Callable[[float], float]) -> float:
     return low
 
 
+_FUZZ = 1e-9
+"""Of filters: (1 - 0.7) * 10 is a little more than 3."""
+
+
 def nearest(exact: Mapping[str, float], goal: float, steps: Mapping[str, list[int]], macs_at: MacsAt) -> dict[str, int]:
     """Allowed widths next to the exact ones whose MACs come nearest to `goal` from below."""
-    place = {name: next(i for i, width in enumerate(steps[name]) if width >= exact[name]) for name in exact}
+    place = {name: next(i for i, width in enumerate(steps[name]) if width >= exact[name] - _FUZZ) for name in exact}
 
     def over() -> bool:
         return macs_at({name: steps[name][i] for name, i in place.items()}) > goal
@@ -40,7 +44,7 @@ def nearest(exact: Mapping[str, float], goal: float, steps: Mapping[str, list[in
     raised = True
     while raised:  # what the last step gave away too much
         raised = False
-        for name in sorted((name for name in place if overshoot(name) < 0), key=overshoot):
+        for name in sorted((name for name in place if overshoot(name) < -_FUZZ), key=overshoot):
             place[name] += 1
             fits = not over()
             place[name] -= not fits
