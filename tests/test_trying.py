@@ -122,8 +122,11 @@ def test_a_speed_up_on_a_board_over_ssh_is_profiled_tried_and_timed_there(
 @over_ssh
 @pytest.mark.slow
 def test_a_walk_on_a_board_over_ssh_that_is_lost_goes_on_where_it_was(
-    server: SshServer, tiny: Tiny, tmp_path: Path, trusting: None, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, trusting: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    server = SshServer(tmp_path / "board")  # of its own: what was under way when it was lost stays on it
+    monkeypatch.setenv("PATH", f"{server.folder}/bin:{os.environ['PATH']}")
+    server.start()
     table, out = tmp_path / "board.json", tmp_path / "run"
     asked = ("--device", server.device, "--max-drop", "90", "--precisions", "fp16", "--table", str(table))
     command = tiny.compress(*QUICK, *asked, "--out", str(out))
@@ -145,7 +148,10 @@ def test_a_walk_on_a_board_over_ssh_that_is_lost_goes_on_where_it_was(
     assert "the same command goes on" in ran.err
     assert not out.exists()
 
-    ran = run_here(*command)
+    try:
+        ran = run_here(*command)
+    finally:
+        server.stop()
     assert ran.code in (0, 1), ran.err
     assert "were tried before; going on from" in ran.err
     assert not [paths for paths in batches[2:] if paths == batches[0]]
