@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         fix = "These are the weights of another architecture, or of another number of classes."
         raise WeightsError("; ".join([what, *told]), where=str(path), fix=fix)
     _check_finite(weights, path)
-    module.load_state_dict({name: weights[name] for name in shared}, strict=False)
+    fitting = OrderedDict((name, weights[name]) for name in shared)
+    # Files of tensors carry no versions of modules; every name and shape is that of this version.
+    vars(fitting)["_metadata"] = getattr(state, "_metadata", {})
+    module.load_state_dict(fitting, strict=False)
 
 
 def listed(names: list[str]) -> str:

@@ -20,6 +20,7 @@ from edgeprune.inspection import inspect
 from edgeprune.model import Model, load_model, load_saved, save_model, with_tensors
 from edgeprune.program import capture, network_of
 from edgeprune.request import Request
+from edgeprune.weights import fit_weights
 
 NET = """
 import torch
@@ -238,6 +239,24 @@ def test_safetensors_are_read(net: str, tmp_path: Path):
     state = {name: value.clone() for name, value in source.module.state_dict().items()}
     loaded = own(net, weights=written(state, tmp_path / "w.safetensors"))
     torch.testing.assert_close(outputs(loaded), outputs(source), rtol=0, atol=0)
+
+
+class Versioned(nn.Conv2d):
+    """Loads only what says of which version it is, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, versions: dict, *others: object) -> None:
+        if versions.get("version") != self._version:
+            raise ValueError(f"version should be 2 instead of {versions.get('version')}")
+        super()._load_from_state_dict(state, prefix, versions, *others)
+
+
+def test_a_network_that_asks_for_its_version_gets_it_though_files_of_tensors_carry_none(tmp_path: Path):
+    source, module = Versioned(3, 4, 3), nn.Sequential(Versioned(3, 4, 3))
+    state = {f"0.{name}": value.clone() for name, value in source.state_dict().items()}
+    fit_weights(module, state, tmp_path / "w.safetensors")
+    torch.testing.assert_close(module[0].weight, source.weight, rtol=0, atol=0)
 
 
 def test_missing_surplus_and_reshaped_tensors_are_named_and_nothing_is_loaded(net: str, tmp_path: Path):
