@@ -100,7 +100,7 @@ def test_the_ranges_are_those_of_all_images_not_an_average(files):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-dynamic"])
-def test_weights_are_aligned_names_are_short_and_the_ends_keep_theirs(files, precision):
+def test_weights_are_aligned_names_are_short_and_the_ends_are_called_as_the_signature_says(files, precision):
     from ai_edge_litert import schema_py_generated as schema
 
     content = files[Tiny] if precision == "fp32" else quantised(files[Tiny], precision, images_of(16))
@@ -109,7 +109,10 @@ def test_weights_are_aligned_names_are_short_and_the_ends_keep_theirs(files, pre
     inner = [one.name for at, one in enumerate(graph.tensors) if at not in (*graph.inputs, *graph.outputs)]
     assert max(map(len, inner)) <= 3
     assert len(set(inner)) == len(inner)
-    assert {graph.tensors[at].name for at in graph.inputs} == {b"serving_default_args_0"}
+    assert [graph.tensors[at].name for at in graph.inputs] == [b"args_0"]
+    assert [graph.tensors[at].name for at in graph.outputs] == [b"output_0"]
+    (signature,) = model.signatureDefs
+    assert [(end.name, end.tensorIndex) for end in signature.inputs] == [(b"args_0", graph.inputs[0])]
     packed = schema.Model.GetRootAs(content)
     weights = [one for one in map(packed.Buffers, range(packed.BuffersLength())) if one.DataLength()]
     starts = [one.DataAsNumpy().ctypes.data - np.frombuffer(content, np.uint8).ctypes.data for one in weights]

@@ -10,6 +10,8 @@ from edgeprune.export.tflite_slices import joined_slices
 
 _LARGEST = 2**31 - 1
 """Flatbuffers end there; in longer files weights lie behind the tables."""
+_CONVERTERS_OWN = b"keep_stablehlo_constant"
+"""What litert-torch's converter notes for its own passes; no runtime reads it."""
 _ALIGNMENT = 16
 """Of the first byte of a weight, which kernels read in place: `force_align` of Buffer.data in TFLite's schema."""
 
@@ -18,7 +20,9 @@ def laid_out(content: bytes) -> bytes:
     """The same file as TensorFlow would lay it out.
 
     litert-torch puts module paths into the name of every tensor, and neither it nor ai-edge-quantizer aligns weights.
-    Inner tensors are called `t0`, `t1`, ... then; inputs and outputs keep their names. Slices of slices become one.
+    Inner tensors are called `t0`, `t1`, ... then, inputs and outputs as the signature names them by which programs
+    call a network (`args_0`, `output_0`); a file without one, as TensorFlow writes it from a function, gets it. Slices
+    of slices become one.
 
     Raises:
         ValueError: there is nothing in it.
@@ -42,15 +46,55 @@ def laid_out(content: bytes) -> bytes:
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
     joined_slices(model)
+    model.metadata = [one for one in model.metadata or () if one.name != _CONVERTERS_OWN]
     _drop_unused(model)
+    _pad_points_as_tensorflow(model)
     for graph in model.subgraphs:
-        ends = {*graph.inputs, *graph.outputs}
         for place, tensor in enumerate(graph.tensors):
-            if place not in ends:
-                tensor.name = f"t{place}".encode()
+            if _says_nothing(tensor.quantization):
+                tensor.quantization = None
+            tensor.name = f"t{place}".encode()
+    model.signatureDefs = model.signatureDefs or [_signature(model.subgraphs[0])]
+    for signature in model.signatureDefs:
+        for end in (*signature.inputs, *signature.outputs):
+            model.subgraphs[signature.subgraphIndex].tensors[end.tensorIndex].name = end.name
     builder = Aligned(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _pad_points_as_tensorflow(model: Any) -> None:
+    """Let convolutions of 1x1 kernels be padded SAME, which adds nothing and is what is not stored. In place."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if isinstance(operator.builtinOptions, schema.Conv2DOptionsT):
+                kernel = graph.tensors[operator.inputs[1]].shape[1:3]
+                if max(kernel) == 1:
+                    operator.builtinOptions.padding = schema.Padding.SAME
+
+
+def _says_nothing(steps: Any) -> bool:
+    """Whether the table of a tensor's quantisation is there and empty."""
+    parts = (steps.min, steps.max, steps.scale, steps.zeroPoint, steps.details) if steps else ()
+    return all(part is None or not len(part) for part in parts)
+
+
+def _signature(graph: Any) -> Any:
+    """By which programs call a network, as litert-torch writes it."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    def named(prefix: str, places: Any) -> list[Any]:
+        ends = [schema.TensorMapT() for _ in places]
+        for number, (end, place) in enumerate(zip(ends, places, strict=True)):
+            end.name, end.tensorIndex = f"{prefix}_{number}".encode(), int(place)
+        return ends
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs, signature.outputs = named("args", graph.inputs), named("output", graph.outputs)
+    return signature
 
 
 def _drop_unused(model: Any) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgeprune.errors import MissingExtraError
 from edgeprune.export.child import RefusedError, apart
 from edgeprune.export.graph import conversion_error
+from edgeprune.export.tflite_biases import halved_biases
 from edgeprune.export.tflite_layout import laid_out
 
 _HERE = "edgeprune.export.tflite_quantise"
@@ -74,7 +75,7 @@ def _called(precision: str, function: str, *arguments: Any) -> Any:
 
 
 def half(content: bytes) -> bytes:
-    """Weights as fp16. The runtime widens them when it loads the file."""
+    """Weights and biases as fp16. The runtime widens them when it loads the file."""
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     recipe = recipe_manager.RecipeManager()
@@ -84,7 +85,7 @@ def half(content: bytes) -> bytes:
         num_bits=16,
         algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
-    return _rewritten(content, recipe)
+    return laid_out(halved_biases(_rewritten(content, recipe)))
 
 
 def dynamic(content: bytes, in_float: Sequence[str]) -> bytes:
