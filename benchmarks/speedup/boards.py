@@ -18,7 +18,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenet_v2": {"model": "mobilenet_v2_tf"},
     "resnet56": {"model": "resnet56"},
     "resnet18": {
-        "model": f"{REPOSITORY / 'benchmarks' / 'export' / 'onnx_peers.py'}:ResNet18",
+        "model": f"{REPOSITORY / 'benchmarks' / 'resnet18.py'}:ResNet18",
         "input_shape": (3, 224, 224),
         "mean": (0.45,) * 3,
         "std": (0.225,) * 3,

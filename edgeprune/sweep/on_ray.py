@@ -89,7 +89,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         import ray
     except ImportError:
         raise MissingExtraError("ray", "--ray") from None
-    quiet = {"configure_logging": False, "log_to_driver": False}
+    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
