@@ -68,15 +68,16 @@ def test_a_filter_that_nobody_weighs_goes_first_at_no_cost(network):
         assert float(scores.damage[name][-2]) <= 1e-9 * float(scores.damage[name][0])
 
 
+@pytest.mark.parametrize(("share", "gone"), [(0.5, 0.5), (0.1, 0.75)])
 @pytest.mark.parametrize(("network", "name"), [(Plain, "first"), (Flat, "body.0"), (Inverted, "expand")])
-def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name):
-    """Of one space, at the width where the outputs were looked at; the refit has another penalty."""
+def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name, share, gone):
+    """Of one space, whatever share of all filters was to go; the refit has another penalty."""
     found = found_in(network)
     name = next((s.name for s in found.channel_map.spaces if s.name == name), next(iter(scored(found).scores)))
-    scores = scored(found, "l1")
+    scores = scored(found, "l1", share)
     size = found.channel_map.space(name).size
     one = replace(scores, scores={name: scores.scores[name]}, damage={})
-    plan = allocate(found.channel_map, one, Budget(ratio=0.5), 1)
+    plan = allocate(found.channel_map, one, Budget(ratio=gone), 1)
     pruned = traced(apply(plan, found.channel_map, found.model))
     cut = Cut(found.model, pruned.model, plan, found.channel_map, found.program, pruned.program)
     recovered, _ = reconstruct(cut, batches_of(found.model), norms=False)
@@ -85,8 +86,16 @@ def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name):
         before = [(found.model.module(batch),) for batch in batches]
         after = [(recovered.module(batch),) for batch in batches]
     expected = float(scores.damage[name][len(plan.keep[name])])
-    assert len(plan.keep[name]) == size // 2
+    assert len(plan.keep[name]) == pytest.approx(size * (1 - gone), abs=1)
     assert expected / 3 < distance(before, after) < 3 * expected
+
+
+@pytest.mark.parametrize("network", [Plain, Flat, Residual])
+def test_a_small_share_that_goes_tells_of_a_space_cut_to_a_tenth_what_a_large_one_tells(network):
+    little, much = (scored(found_in(network), "l1", share).damage for share in (0.1, 0.9))
+    for name, damage in little.items():
+        width = max(1, round(0.1 * (len(damage) - 1)))
+        assert float(damage[width]) == pytest.approx(float(much[name][width]), rel=1e-3)
 
 
 def test_activations_that_are_not_finite_are_told_with_the_layer():

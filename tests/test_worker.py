@@ -53,6 +53,7 @@ def a_job(folder: Path, models: list[Path], **changes) -> dict:
         "repeats": 0,
         "seconds": 0.0,
         "energy": False,
+        "fresh": True,
         "block_seconds": 0.005,
         "warm_up": {"at_least": 3, "limit_seconds": 0.3, "tolerance": 0.02},
         "patience_seconds": 60,
@@ -242,8 +243,50 @@ def test_a_child_that_hangs_is_given_up(tmp_path, archive):
         (child,) = children_of(process.pid)
         os.kill(child, signal.SIGSTOP)
         error = json.loads(process.stdout.read().splitlines()[-1])
-    assert "no answer to 'block' within 3 s" in error["reason"]
+    assert "no answer to 'load' within 3 s" in error["reason"]  # what is timed is its fork, and ends by itself
     assert wait_until_gone([child])
+
+
+def test_each_load_is_a_process_of_its_own_that_ends_when_it_is_released(tmp_path):
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
+    loads = {**job["entries"][0], "inputs": job["inputs"]}
+    loads.pop("id")
+    with conduct.Child("a", patience_seconds=60) as child:
+        forks = []
+        for _ in range(2):
+            assert child.ask("load", **loads)["load_ns"] > 0
+            forks += children_of(child._process.pid)
+            assert len(child.ask("block", seconds=0.01)["samples_ns"]) >= 3
+            child.ask("release")
+        assert len(set(forks)) == 2
+        assert wait_until_gone(forks)
+        child.ask("load", **loads)
+        (last,) = children_of(child._process.pid)
+    assert wait_until_gone([last])
+
+
+def test_what_kills_the_process_that_is_timed_is_told(tmp_path):
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
+    loads = {**job["entries"][0], "inputs": job["inputs"]}
+    loads.pop("id")
+    with conduct.Child("a", patience_seconds=60) as child:
+        child.ask("load", **loads)
+        (fork,) = children_of(child._process.pid)
+        os.kill(fork, signal.SIGKILL)
+        with pytest.raises(conduct.EntryError, match="was killed by SIGKILL") as caught:
+            child.ask("block", seconds=0.01)
+    assert "memory" in caught.value.fix
+
+
+def test_a_file_that_cannot_be_loaded_is_told_and_the_next_can(tmp_path):
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
+    loads = {**job["entries"][0], "inputs": job["inputs"]}
+    loads.pop("id")
+    with conduct.Child("a", patience_seconds=60) as child:
+        with pytest.raises(conduct.EntryError, match="missing"):
+            child.ask("load", **{**loads, "path": str(tmp_path / "missing.onnx")})
+        child.ask("release")
+        assert child.ask("load", **loads)["load_ns"] > 0
 
 
 def test_nothing_a_killed_child_wrote_is_left(tmp_path, monkeypatch):
@@ -314,7 +357,8 @@ class Quiet:
     """Stands for a child process: blocks that nothing but the board disturbs."""
 
     def __init__(self, entry: str, patience_seconds: float) -> None:
-        self.replies = {"load": {}, "warm_up": {}, "block": {"samples_ns": [1, 1, 1], "peak_rss_bytes": 1}}
+        self.replies = {"load": {}, "warm_up": {}, "release": {}}
+        self.replies["block"] = {"samples_ns": [1, 1, 1], "peak_rss_bytes": 1}
 
     def __enter__(self) -> Quiet:
         return self
@@ -332,7 +376,7 @@ def test_under_sustained_load_it_goes_on_for_as_long_as_was_asked(tmp_path, monk
     monkeypatch.setattr(conduct.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(conduct.sensors, "readings", lambda board: {"throttled": 0xE})
     events: list[dict] = []
-    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")], seconds=90.0)
+    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx"), write_onnx(tmp_path / "b.onnx")], seconds=90.0, fresh=False)
     assert conduct.conduct(job, events.append) == 0
     rounds = [event["round"] for event in events if event["event"] == "block"]
     assert rounds == sorted([*range(38), *range(38)])  # two looks at the clock a round and one a pair, a second each
@@ -363,7 +407,9 @@ def test_groups_share_the_time_that_was_asked_for_and_end_with_a_mirrored_pair(t
     job["entries"][1]["threads"] = 2
     assert conduct.conduct(job, events.append) == 0
     rounds = [sum(event["event"] == "block" and event["entry"] == name for event in events) for name in "ab"]
-    assert rounds == [50, 50]  # 50.5 seconds each: loading and warming up take two, and the 49th round gets its mirror
+    # 50.5 seconds each: loading, warming up and releasing take three, and each block as much and itself; the twelfth
+    # round, begun at 47 seconds, is the mirror of the eleventh.
+    assert rounds == [12, 12]
 
 
 def timings(*windows_ms: float):

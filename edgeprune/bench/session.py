@@ -26,7 +26,7 @@ from edgeprune.stats import MIN_ROUNDS
 LOG_NAME = "measurements.jsonl"
 INPUTS_NAME = "inputs.npy"
 """The images a run's files are timed with, float32 [k, C, H, W]."""
-JOB_SCHEMA = 2
+JOB_SCHEMA = 3
 
 ROUNDS = 16
 """Default number of rounds: even, so that each order has its mirror."""
@@ -104,7 +104,7 @@ def measure(
             job |= {"rounds": MIN_ROUNDS, "repeats": 0, "seconds": timed}
             job["note"] |= {"seconds": timed}
         if sustained_s:
-            job |= {"block_seconds": SUSTAINED_BLOCK_SECONDS}
+            job |= {"block_seconds": SUSTAINED_BLOCK_SECONDS, "fresh": False}  # a load would let the board cool
             job["note"] |= {"sustained": True}
         argv = carried(job, images, scratch, transport)
         intake = Intake(asked, transport.name, log, session, references)
@@ -160,6 +160,7 @@ def job_for(
         "rounds": rounds,
         "seconds": 0.0,
         "energy": False,
+        "fresh": True,
         "repeats": int(REPEATS * rounds) if repeats is None else repeats,
         "block_seconds": block_seconds,
         "warm_up": WARM_UP,

@@ -24,7 +24,12 @@ IMAGES = (32, 128)
 """Calibration images for which the outputs are looked at, for each space: fewest, and most."""
 
 _MACS = 2e12
-"""What looking at the outputs may cost, for all spaces together: about a minute on two cores of a PC."""
+"""What looking at the outputs once may cost, for all spaces together: about a minute on two cores of a PC."""
+
+_DEEPEST = 0.9
+"""The largest share of a space's filters without which the outputs are looked at."""
+_LOOKS = 3
+"""For each space: once without the share that shall go; then without more, with the fewest images."""
 
 _NONE = 1e-12
 
@@ -46,7 +51,7 @@ class Readers:
         self._map, self._program, self._walk = channel_map, program, walk
         self._state = {name: tensor.detach() for name, tensor in all_tensors(module).items()}
         self._found: tuple[str, dict[str, Reading]] = ("", {})
-        self._uncut: list[tuple[Tensor, ...]] = []
+        self._uncut: dict[int, list[tuple[Tensor, ...]]] = {}
         each = spaces * macs(channel_map, np.ones(channel_map.size))
         self._images = int(np.clip(_MACS / max(each, 1.0), *IMAGES))
 
@@ -60,30 +65,42 @@ class Readers:
     def damage(self, space: Space, scores: Tensor, errors: Tensor | None, share: float) -> Tensor:
         """How far the outputs move when a space alone is cut, by the number of filters that stay, float64 [n + 1].
 
-        The error of the refitted readers is known for every number of filters; the outputs are looked at for one
-        number, and said to move in proportion: to second order both are squares of the same disturbance. (That layers
-        are judged by what the output loses is the way of NetAdapt, Yang et al. 2018, https://arxiv.org/abs/1804.03230;
-        the rest is our choice, measured in docs/decisions/0011.)
+        The error of the refitted readers is known for every number of filters; the outputs are looked at for a few, and
+        said to move in proportion to the error: to second order both are squares of the same disturbance. Between two
+        looks they go with a power of the error, so that a small share that shall go does not tell of a space that then
+        loses nearly all of its filters. (That layers are judged by what the output loses is the way of NetAdapt, Yang
+        et al. 2018, https://arxiv.org/abs/1804.03230; the rest is our choice, measured in docs/decisions/0011, 0020.)
 
         Args:
             space: the space.
             scores: float [n]; lower ones go first.
             errors: of the readers, float64 [n + 1], if they are known already.
-            share: of the filters that may go: where the outputs are looked at.
+            share: of the filters that may go: where the outputs are looked at first.
         """
         order = lowest_first(scores)
-        readings = self.readings(space)
         if errors is None:
-            errors = errors_of(list(readings.values()), order)
-        width = min(max(1, round(space.size * (1 - share))), space.size - 1)
+            errors = errors_of(list(self.readings(space).values()), order)
+        widths = _looked_at(space.size, share)
+        images = [self._images] + [IMAGES[0]] * (len(widths) - 1)
+        moved = [
+            self._moved(space, order[: space.size - width], count) for width, count in zip(widths, images, strict=True)
+        ]
+        at, far = errors.clamp_min(_NONE).log(), torch.tensor(moved, dtype=torch.float64).clamp_min(_NONE).log()
+        proportion = np.interp(at, at[widths], far - at[widths])
+        lost = errors * torch.from_numpy(proportion).exp()
+        return lost.flip(0).cummax(0).values.flip(0)  # fewer filters never lose less
+
+    def _moved(self, space: Space, gone: Tensor, images: int) -> float:
+        """How far some images' outputs move when filters of a space go and its readers are refitted."""
         keep = torch.ones(space.size, dtype=torch.bool)
-        keep[order[: space.size - width]] = False
+        keep[gone] = False
+        readings = self.readings(space)
         changed = {
             layer.node: self._change(layer, readings[layer.node], space, keep) for layer, _ in self._layers(space)
         }
-        self._uncut = self._uncut or list(self._walk.finish({}, self._images))
-        moved = distance(self._uncut, list(self._walk.finish(changed, self._images)))
-        return errors * (moved / max(float(errors[width]), _NONE))
+        if images not in self._uncut:
+            self._uncut[images] = list(self._walk.finish({}, images))
+        return float(distance(self._uncut[images], list(self._walk.finish(changed, images))))
 
     def _layers(self, space: Space) -> list[tuple[Layer, Labels]]:
         """The layers that read a space, and the filter of each of their inputs, `FIXED` for those of other spaces."""
@@ -155,6 +172,12 @@ class Readers:
         """What a normalisation makes of each output of a layer, float64 [outputs]; ones where none follows."""
         gain = gain_after(self._program, self._state, self._node(layer), len(layer.outputs)).double().abs()
         return gain.clamp_min(1e-6 * float(gain.max()) or 1.0)
+
+
+def _looked_at(size: int, share: float) -> list[int]:
+    """How many of a space's filters stay where the outputs are looked at, the most first; even ratios of what goes."""
+    shares = np.geomspace(np.clip(share, 1 / size, _DEEPEST), _DEEPEST, _LOOKS)
+    return sorted({min(max(1, round(size * (1 - one))), size - 1) for one in shares}, reverse=True)
 
 
 def rows_along(weight: Tensor, layer: Layer, axis: int) -> Tensor:

@@ -1,9 +1,12 @@
-"""The conductor: one child process a file, in turns, so that whatever slows the board slows all of them alike.
+"""The conductor: files in turns, so that whatever slows the board slows all of them alike.
 
-Entries that share runtime and thread count are a group. Only the children of the group that is measured are alive,
-and of these only one works at a time. Within a group each round runs every entry once, in a random order that the
-next round mirrors (A-B-B-A), so that a drift that is steady over two rounds cancels. A round in which something
-befell a block is repeated whole at the end.
+Entries that share runtime and thread count are a group. Within a group each round runs every entry once, in a random
+order that the next round mirrors (A-B-B-A), so that a drift that is steady over two rounds cancels. A round in which
+something befell a block is repeated whole at the end.
+
+Each block is timed in a process of its own, which loads the file, warms up, and ends: what memory a process was given
+may make it slow or fast for as long as it lives, and the process that is loaded first gets other memory than the next
+(docs/decisions/0019). It is forked from one that has imported the runtime and nothing else, one an entry.
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ from edgeprune.worker import power, sensors
 from edgeprune.worker.schedule import groups, turns
 from edgeprune.worker.taint import wanted
 
-SCHEMA = 2
-"""Of the job and of the events. History: 1, the first; 2, blocks say when they were taken."""
+SCHEMA = 3
+"""Of the job and of the events. History: 1, the first; 2, blocks say when they were taken; 3, `fresh`."""
 SETTLE_SECONDS = 0.03
-"""Pause before each block. After a call LiteRT's threads keep spinning for some milliseconds (measured: about 15 ms
-of CPU time)."""
+"""Pause before a block of a process that stays. After a call LiteRT's threads keep spinning for some milliseconds
+(measured: about 15 ms of CPU time)."""
 BUILD_PATIENCE = 12
 """So many times as long as others may a runtime be silent that builds an engine first: an hour."""
 
@@ -132,6 +135,8 @@ def conduct(job: Mapping[str, Any], emit: Emit) -> int:
             [k, C, H, W]), `rounds`, `repeats` (most rounds to add in place of tainted ones), `seconds` (go on for so
             long at least, loading and warming up included, shared among the groups; 0: `rounds` is enough),
             `block_seconds`, `warm_up` {at_least, limit_seconds, tolerance}, `patience_seconds`, `seed`;
+            `fresh`: time each block in a new process (programs, which start one anyway, and whatever runs under an
+            emulator, whose times say nothing, stay loaded);
             `energy`: watch the board's power after the rounds; `note`, which is repeated at the start;
             `profile_calls` to profile each entry instead of timing it.
         emit: receives the events `start`, `ready`, `block`, `energy`, `profile`, `end`, or `error` as the last one.
@@ -202,12 +207,13 @@ def _measure_group(
 ) -> None:
     at_start, until = device["at_start"], time.monotonic() + seconds
     with ExitStack() as stack:
-        children: dict[str, Child] = {}
-        for entry in group:
-            child = children[entry["id"]] = stack.enter_context(_child(entry, job))
-            ready = child.ask("load", **_loaded(entry, job))
-            warm_up = child.ask("warm_up", **job["warm_up"])
-            emit({"event": "ready", "entry": entry["id"], "warm_up": warm_up, **ready})
+        children = {entry["id"]: stack.enter_context(_child(entry, job)) for entry in group}
+        loads = {entry["id"]: _loaded(entry, job) for entry in group}
+        stay = not job["fresh"] or bool(device.get("emulated")) or _is_a_program(group)
+        for name, child in children.items():
+            ready = child.ask("load", **loads[name])
+            emit({"event": "ready", "entry": name, "warm_up": child.ask("warm_up", **job["warm_up"]), **ready})
+            _ = stay or child.ask("release")
         seen: dict[str, list[Mapping[str, Any]]] = {name: [] for name in children}
         for number, ids in turns(list(children), job["seed"]):
             enough = not wanted(number, seen, job["rounds"], job["repeats"], at_start)
@@ -215,13 +221,21 @@ def _measure_group(
             if enough and mirrored and time.monotonic() >= until:
                 break
             for order, name in enumerate(ids):
-                time.sleep(SETTLE_SECONDS)
+                if stay:
+                    time.sleep(SETTLE_SECONDS)
+                else:
+                    children[name].ask("load", **loads[name])
+                    children[name].ask("warm_up", **job["warm_up"])
                 started = round(time.monotonic() - began, 3)
                 block = children[name].ask("block", seconds=job["block_seconds"])
+                _ = stay or children[name].ask("release")
                 block["sensors"] = {**sensors.readings(board), **block["sensors"]}
                 seen[name].append(block["sensors"])
                 emit({"event": "block", "entry": name, "round": number, "order": order, "started_s": started, **block})
         if job["energy"] and not device.get("emulated"):
+            for name, child in children.items() if not stay else ():
+                child.ask("load", **loads[name])
+                child.ask("warm_up", **job["warm_up"])
             runs = {name: partial(child.ask, "block", seconds=power.LOAD_SECONDS) for name, child in children.items()}
             for name, told in power.energies(board, device.get("model", ""), runs):
                 emit({"event": "energy", "entry": name, **told})
@@ -241,6 +255,12 @@ def _child(entry: Mapping[str, Any], job: Mapping[str, Any]) -> Child:
 
     slow = BUILD_PATIENCE if RUNTIMES[entry["runtime"]].builds else 1
     return Child(entry["id"], job["patience_seconds"] * slow)
+
+
+def _is_a_program(group: Sequence[Mapping[str, Any]]) -> bool:
+    from edgeprune.worker.runtimes import RUNTIMES
+
+    return not RUNTIMES[group[0]["runtime"]].module
 
 
 def _loaded(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """The child process that holds one file in one runtime.
 
 It reads requests from standard input and answers on standard output, one JSON line each. One process a file, so that
-memory and thread pools are its own.
+memory and thread pools are its own. From "load" to "release" a fork of it answers, which holds the file and ends then:
+it itself only imports the runtime, so that each load begins with new memory and not with the seconds of an import.
 """
 
 from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import itertools
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -178,22 +182,54 @@ def serve() -> int:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     die_with_parent()
-    model = ServedModel()
+    model, forked = ServedModel(), False
     operations: dict[str, Callable[..., dict[str, Any]]] = {
         "load": model.load,
         "warm_up": model.warm_up,
         "block": model.block,
+        "release": dict,
         "profile": profile,
     }
     for line in sys.stdin:
         request = json.loads(line)
+        operation = request.pop("operation")
+        if operation == "load" and not forked:
+            forked = _forked(request["runtime"])
+            if not forked:
+                continue
         try:
-            reply = operations[request.pop("operation")](**request)
+            reply = operations[operation](**request)
         except Exception as error:
             reason = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
             reply = {"error": reason, "fix": getattr(error, "fix", "")}
         replies.write(json.dumps(reply) + "\n")
+        if operation == "release":
+            os._exit(0)
     return 0
+
+
+def _forked(runtime: str) -> bool:
+    """True in a new fork of this process; False in this one once that has ended, of itself or at "release".
+
+    What kills it kills this process, too, so that whoever waits for an answer learns of what.
+    """
+    with suppress(Exception):  # the fork will say what is wrong with it
+        importlib.import_module(RUNTIMES[runtime].module)
+    own = os.getpid()
+    fork = os.fork()
+    if fork == 0:
+        die_with_parent()
+        if os.getppid() != own:
+            os._exit(1)
+        return True
+    code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    if code < 0:
+        with suppress(OSError, ValueError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(own, -code)
+    if code > 0:
+        os._exit(code)
+    return False
 
 
 def _timed_here(run: Callable[[Any], np.ndarray], feeds: list[Any]) -> _Times:
