@@ -203,7 +203,8 @@ def test_the_table_of_formats_loads_its_exporters():
 
 
 def test_a_format_whose_toolchain_is_missing_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    for module in ("litert_torch", "tensorflow"):
+        monkeypatch.setitem(sys.modules, module, None)
     assert "pip install 'edgeprune[tflite]'" in available_formats()["tflite"]
 
 

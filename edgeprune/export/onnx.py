@@ -23,6 +23,7 @@ from edgeprune.export.once import made_once
 from edgeprune.export.onnx_half import half
 from edgeprune.export.onnx_int8 import activations_for, quantised
 from edgeprune.export.onnx_opset import OPSET, in_older_opset
+from edgeprune.export.onnx_pads import keep_pads_from_max_pools
 from edgeprune.export.onnx_pixels import from_pixels
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.onnx_store import Stored, laid_out
@@ -137,6 +138,7 @@ def _converted(model: Model, opset: int = OPSET, any_batch: bool = True, tick: T
     tick(1, _STEPS)
     nodes = len(exported.graph.node)
     _forget_origin(exported)
+    keep_pads_from_max_pools(exported.graph)
     simplified, warnings = _simplify(exported, model.input.shape)
     tick(2, _STEPS)
     fixed = [] if any_batch == asked else ["the model's code fixes the batch size: the file takes one image at a time"]
@@ -152,6 +154,7 @@ def one_image_onnx(model: Model) -> bytes:
     graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
     exported = _convert(flatten_channels_last(graph), model.input.shape, any_batch=False)
     _forget_origin(exported)
+    keep_pads_from_max_pools(exported.graph)
     content: bytes = _simplify(exported, model.input.shape)[0].SerializeToString(deterministic=True)
     return content
 
