@@ -34,7 +34,7 @@ REPEATS = 1 / 2
 """Most rounds to add in place of tainted ones, as a share of those asked for. If more are tainted, too many are:
 half as many again make a third of all, beyond which a run is untrusted (`edgeprune.worker.taint.MOST_TAINTED`)."""
 BLOCK_SECONDS = 0.1
-"""Default length of a block; with 16 rounds, a pair takes about 3 s beyond its warm-up."""
+"""Default length of a block; with 16 rounds, a pair takes about 3 s beyond its 32 loads and warm-ups."""
 SUSTAINED_BLOCK_SECONDS = 1.0
 """Length of a block under sustained load: the pause before each is 3 % of it."""
 WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
