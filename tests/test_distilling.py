@@ -47,7 +47,8 @@ def unlabelled(count: int = 60, size: int = 8, name: str = "food.npz") -> str:
 
 
 def test_the_report_tells_what_distillation_brought(place, tiny):
-    ran = distilled(tiny, "--train-data", unlabelled(), "--train-data", unlabelled(30, 16, "more.npz"), "--json")
+    food = ("--train-data", unlabelled(), "--train-data", unlabelled(30, 16, "more.npz"))
+    ran = distilled(tiny, *food, "--epochs", "20", "--json")
     report = Report.from_json(json.loads(ran.out))
     assert report.accuracy is not None
     steps = [step.name for step in report.accuracy.steps]

@@ -205,11 +205,13 @@ def _measure_group(
     seconds: float,
     emit: Emit,
 ) -> None:
+    from edgeprune.worker.runtimes import RUNTIMES
+
     at_start, until = device["at_start"], time.monotonic() + seconds
+    stay = not job["fresh"] or bool(device.get("emulated")) or not RUNTIMES[group[0]["runtime"]].module
     with ExitStack() as stack:
         children = {entry["id"]: stack.enter_context(_child(entry, job)) for entry in group}
         loads = {entry["id"]: _loaded(entry, job) for entry in group}
-        stay = not job["fresh"] or bool(device.get("emulated")) or _is_a_program(group)
         for name, child in children.items():
             ready = child.ask("load", **loads[name])
             emit({"event": "ready", "entry": name, "warm_up": child.ask("warm_up", **job["warm_up"]), **ready})
@@ -255,12 +257,6 @@ def _child(entry: Mapping[str, Any], job: Mapping[str, Any]) -> Child:
 
     slow = BUILD_PATIENCE if RUNTIMES[entry["runtime"]].builds else 1
     return Child(entry["id"], job["patience_seconds"] * slow)
-
-
-def _is_a_program(group: Sequence[Mapping[str, Any]]) -> bool:
-    from edgeprune.worker.runtimes import RUNTIMES
-
-    return not RUNTIMES[group[0]["runtime"]].module
 
 
 def _loaded(entry: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
