@@ -14,9 +14,14 @@ from arm_board import ArmBoard
 from hypothesis import HealthCheck, settings
 from program_runs import Tiny, tiny_project
 
+import edgeprune.bench.session
+
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", "../shared/data"))
 
 torch.set_num_threads(2)
+
+# A process a block takes more than twice as long, and no test asserts a time; tests/test_worker.py has both.
+edgeprune.bench.session.FRESH = False
 
 # How busy the machine is says nothing of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -35,6 +35,8 @@ REPEATS = 1 / 2
 half as many again make a third of all, beyond which a run is untrusted (`edgeprune.worker.taint.MOST_TAINTED`)."""
 BLOCK_SECONDS = 0.1
 """Default length of a block; with 16 rounds, a pair takes about 3 s beyond its 32 loads and warm-ups."""
+FRESH = True
+"""Whether each block is timed in a process of its own (docs/decisions/0019)."""
 SUSTAINED_BLOCK_SECONDS = 1.0
 """Length of a block under sustained load: the pause before each is 3 % of it."""
 WARM_UP = {"at_least": 10, "limit_seconds": 5.0, "tolerance": 0.02}
@@ -160,7 +162,7 @@ def job_for(
         "rounds": rounds,
         "seconds": 0.0,
         "energy": False,
-        "fresh": True,
+        "fresh": FRESH,
         "repeats": int(REPEATS * rounds) if repeats is None else repeats,
         "block_seconds": block_seconds,
         "warm_up": WARM_UP,
