@@ -57,7 +57,7 @@ def pair(tmp_path) -> list[Artifact]:
 def test_each_block_has_a_process_of_its_own_but_under_sustained_load(pair, tmp_path, monkeypatch):
     jobs = []
     monkeypatch.setattr(session, "FRESH", True)
-    monkeypatch.setattr(session, "events_of", lambda transport, argv: iter(()))
+    monkeypatch.setattr(session, "events_of", lambda transport, argv: (event for event in ()))
     monkeypatch.setattr(session, "carried", lambda job, *rest: jobs.append(job) or [])
     bench(pair, tmp_path)
     bench(pair, tmp_path, sustained_s=1.0)
