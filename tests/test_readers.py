@@ -86,7 +86,7 @@ def test_the_damage_is_about_that_of_a_real_cut_and_refit(network, name, share, 
         before = [(found.model.module(batch),) for batch in batches]
         after = [(recovered.module(batch),) for batch in batches]
     expected = float(scores.damage[name][len(plan.keep[name])])
-    assert len(plan.keep[name]) == pytest.approx(size * (1 - gone), abs=1)
+    assert len(plan.keep[name]) == int(size * (1 - gone))
     assert expected / 3 < distance(before, after) < 3 * expected
 
 

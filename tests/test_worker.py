@@ -62,6 +62,12 @@ def a_job(folder: Path, models: list[Path], **changes) -> dict:
     }
 
 
+def a_load(folder: Path) -> dict:
+    """What a child is told to load."""
+    job = a_job(folder, [write_onnx(folder / "a.onnx")])
+    return conduct._loaded(job["entries"][0], job)
+
+
 @pytest.fixture
 def archive(tmp_path) -> Path:
     pack_worker(tmp_path / "worker.pyz")
@@ -248,9 +254,7 @@ def test_a_child_that_hangs_is_given_up(tmp_path, archive):
 
 
 def test_each_load_is_a_process_of_its_own_that_ends_when_it_is_released(tmp_path):
-    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
-    loads = {**job["entries"][0], "inputs": job["inputs"]}
-    loads.pop("id")
+    loads = a_load(tmp_path)
     with conduct.Child("a", patience_seconds=60) as child:
         forks = []
         for _ in range(2):
@@ -266,9 +270,7 @@ def test_each_load_is_a_process_of_its_own_that_ends_when_it_is_released(tmp_pat
 
 
 def test_what_kills_the_process_that_is_timed_is_told(tmp_path):
-    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
-    loads = {**job["entries"][0], "inputs": job["inputs"]}
-    loads.pop("id")
+    loads = a_load(tmp_path)
     with conduct.Child("a", patience_seconds=60) as child:
         child.ask("load", **loads)
         (fork,) = children_of(child._process.pid)
@@ -279,9 +281,7 @@ def test_what_kills_the_process_that_is_timed_is_told(tmp_path):
 
 
 def test_a_file_that_cannot_be_loaded_is_told_and_the_next_can(tmp_path):
-    job = a_job(tmp_path, [write_onnx(tmp_path / "a.onnx")])
-    loads = {**job["entries"][0], "inputs": job["inputs"]}
-    loads.pop("id")
+    loads = a_load(tmp_path)
     with conduct.Child("a", patience_seconds=60) as child:
         with pytest.raises(conduct.EntryError, match="missing"):
             child.ask("load", **{**loads, "path": str(tmp_path / "missing.onnx")})
