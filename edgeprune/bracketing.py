@@ -38,9 +38,12 @@ class Cuts(Protocol):
         """How many times as fast as the uncut network a plan is foretold to be."""
 
     def judged(
-        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str]
+        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str], in_float: float = 1.0
     ) -> tuple[Candidate, ...]:
-        """The files of a plan (None: of the uncut network) in these precisions; fp32 alone where it loses too much."""
+        """The files of a plan (None: of the uncut network) in these precisions; fp32 alone where it loses too much.
+
+        At most so large a share of the layers of an int8 file stays in float.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class _Bracket:
         low: the largest speed-up asked for that keeps the accuracy.
         high: the smallest that does not, or the largest there is.
         speed: how many times as fast a file is at `low`.
+        uncut: how many times as fast it is uncut.
     """
 
     precisions: tuple[str, ...]
     low: float
     high: float
     speed: float
+    uncut: float
 
     @property
     def potential(self) -> float:
@@ -92,7 +97,7 @@ def search(cuts: Cuts, precisions: Sequence[str], journal: Journal) -> tuple[Can
     """
     tried = list(cuts.judged(0, 1.0, None, precisions))
     journal.say(f"uncut: {'; '.join(map(str, tried))}")
-    brackets = [_Bracket(names, 1.0, cuts.most, speed) for names, speed in _groups(tried, precisions)]
+    brackets = [_Bracket(names, 1.0, cuts.most, speed, speed) for names, speed in _groups(tried, precisions)]
     rounds, seen = 0, dict[str, dict[str, Candidate]]()
     while (asked := _next(brackets)) is not None:
         try:
@@ -107,14 +112,14 @@ def search(cuts: Cuts, precisions: Sequence[str], journal: Journal) -> tuple[Can
             if rounds == ROUNDS:
                 break
             rounds += 1
-            found = cuts.judged(rounds, asked, plan, missing)
+            found = cuts.judged(rounds, asked, plan, missing, _most_in_float(brackets, asked))
             journal.say(f"round {rounds}, cut for {asked:.3g}x: {'; '.join(map(str, found))}")
             tried += found
             known.update({one.precision: one for one in found})
         reached = max(asked, cuts.foretold(plan))
         brackets = [one.narrowed(asked, reached, known) for one in brackets]
-    best = fastest(tried, precisions)
-    return tuple(replace(one, chosen=one is best) for one in tried)
+    chosen = fastest(tried, precisions)
+    return tuple(replace(one, chosen=one is chosen) for one in tried)
 
 
 def fastest(tried: Sequence[Candidate], precisions: Sequence[str]) -> Candidate:
@@ -152,6 +157,20 @@ def _next(brackets: Sequence[_Bracket]) -> float | None:
         return None
     first = max(open_ones, key=lambda one: one.potential)
     return math.sqrt(first.low * first.high)
+
+
+def _most_in_float(brackets: Sequence[_Bracket], asked: float) -> float:
+    """The share of an int8 file's layers that may stay in float if it is to become the fastest, 0 to 1.
+
+    A cut so many times as fast takes 1 / asked of the uncut network's time in float, and 1 / (asked * uncut) in int8;
+    what lies between is taken to be linear in the share, each layer as long as any other (our reckoning). 1 where int8
+    is not narrowed down for itself.
+    """
+    uncut = next((one.uncut for one in brackets if one.precisions == ("int8",)), 1.0)
+    if uncut <= 1:
+        return 1.0
+    best = max(one.speed for one in brackets)
+    return min(max((asked / best - 1 / uncut) / (1 - 1 / uncut), 0.0), 1.0)
 
 
 def _speed(one: Candidate) -> float | None:

@@ -92,9 +92,16 @@ class Cuts:
         return foretold(self._times, widths_of(plan))
 
     def judged(
-        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str]
+        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str], in_float: float = 1.0
     ) -> tuple[Candidate, ...]:
         """The files of a plan (None: of the uncut network) in these precisions; fp32 alone where it loses too much.
+
+        Args:
+            number: of the round.
+            speedup: that the plan was made for.
+            plan: to cut by.
+            precisions: of the files, fp32 first if it is among them.
+            in_float: the largest share of an int8 file's layers that may stay in float.
 
         Raises:
             ParityError: a file in fp32 does not compute what its model computes.
@@ -104,7 +111,7 @@ class Cuts:
         files: list[Artifact] = []
         found: list[Candidate] = []
         for precision in precisions:
-            if (file := self._file(made, precision, f"{number}-{precision}")) is None:
+            if (file := self._file(made, precision, f"{number}-{precision}", in_float)) is None:
                 continue
             files.append(file)
             found.append(self._candidate(file, number, speedup, plan))
@@ -146,22 +153,23 @@ class Cuts:
     @cached_property
     def _reference(self) -> tuple[Artifact, NDArray[np.int64]]:
         """The uncut network's file in fp32, and the highest class of each image by it."""
-        file = replace(self._written((self._uncut.model, self._uncut.cost), "fp32", "uncut"), role="baseline")
+        file = replace(self._written((self._uncut.model, self._uncut.cost), "fp32", "uncut", 1.0), role="baseline")
         return file, self._classes(file)
 
-    def _file(self, made: tuple[Model, Cost], precision: str, name: str) -> Artifact | None:
+    def _file(self, made: tuple[Model, Cost], precision: str, name: str, in_float: float) -> Artifact | None:
         """A file in the folder; None where that precision cannot be had of the network, which is told."""
         if precision == "fp32":
-            return self._reference[0] if made[0] is self._uncut.model else self._written(made, precision, name)
+            return self._reference[0] if made[0] is self._uncut.model else self._written(made, precision, name, 1.0)
         try:
-            return self._written(made, precision, name)
+            return self._written(made, precision, name, in_float)
         except (ExportError, ParityError) as error:
             self._journal.warn(f"a candidate in {precision} is left out: {error.what}")
             return None
 
-    def _written(self, made: tuple[Model, Cost], precision: str, name: str) -> Artifact:
-        path = self._folder / f"{name}.{self._wanted.formats[0]}"
-        file = export_file(made, self._wanted, precision, path, self._calibration, self._held_out, self._quiet)
+    def _written(self, made: tuple[Model, Cost], precision: str, name: str, in_float: float) -> Artifact:
+        path, goal = self._folder / f"{name}.{self._wanted.formats[0]}", self._wanted.goal
+        wanted = replace(self._wanted, goal=goal and replace(goal, in_float=in_float))
+        file = export_file(made, wanted, precision, path, self._calibration, self._held_out, self._quiet)
         return replace(file, path=path.name, role="pruned")
 
     def _classes(self, file: Artifact) -> NDArray[np.int64]:

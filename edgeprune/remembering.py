@@ -2,7 +2,7 @@
 
 A line of JSON is added for each file as soon as it is judged and timed, under a fingerprint of all that it depends on;
 lines of another one count for nothing and stay, so that a mistyped option costs no walk. History of the schema: 1, the
-first.
+first; 2, layers stay in float only while that can make the fastest file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgeprune.resize import all_tensors
 from edgeprune.target import Target
 from edgeprune.versions import versions
 
-SCHEMA = 1
+SCHEMA = 2
 """Another number where other things would be found of the same candidate, or where they are written otherwise."""
 _GOES_ON = "What was tried before is kept: the same command goes on."
 _NOT_OF_CANDIDATES = frozenset({"out", "overwrite", "restart", "command", "budget"})
@@ -130,7 +130,7 @@ class Remembered:
         return self._cuts.foretold(plan)
 
     def judged(
-        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str]
+        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str], in_float: float = 1.0
     ) -> tuple[Candidate, ...]:
         """The files of a plan in these precisions, made and judged where that was not done before.
 
@@ -142,7 +142,7 @@ class Remembered:
         held = {name: replace(known[name], round=number, solved_for=speedup) for name in precisions if name in known}
         missing = [name for name in precisions if name not in held]
         too_much = "fp32" in held and not held["fp32"].fits
-        found = self._cuts.judged(number, speedup, plan, missing) if missing and not too_much else ()
+        found = self._cuts.judged(number, speedup, plan, missing, in_float) if missing and not too_much else ()
         for one in found:
             if one.measured is not None or not self._timed:
                 self._before.keep(one)

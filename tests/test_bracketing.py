@@ -28,6 +28,7 @@ class Pretended:
         factors: precision -> how many times as fast as fp32 a file is; empty where nothing can be timed.
         steps: of the speed-ups that plans can have, as a ratio; 1 for any.
         asked: the speed-ups that were judged, with their precisions.
+        shares: of an int8 file's layers that might stay in float, each time.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Pretended:
     ) -> None:
         self.limits, self.factors, self.most, self.steps, self.busy = limits, factors, most, steps, busy
         self.asked: list[tuple[float, tuple[str, ...]]] = []
+        self.shares: list[float] = []
 
     def plan(self, speedup: float) -> PruningPlan:
         if speedup > self.most:
@@ -52,9 +54,10 @@ class Pretended:
         return plan.budget.speedup
 
     def judged(
-        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str]
+        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str], in_float: float = 1.0
     ) -> tuple[Candidate, ...]:
         self.asked.append((speedup, tuple(precisions)))
+        self.shares.append(in_float)
         reached = self.foretold(plan) if plan else 1.0
         found: list[Candidate] = []
         for name in precisions:
@@ -161,6 +164,23 @@ def test_a_cut_that_costs_too_much_in_fp32_is_tried_in_nothing_else() -> None:
     too_much = {one.round for one in found if one.precision == "fp32" and not one.fits}
     assert too_much
     assert not [one for one in found if one.round in too_much and one.precision == "int8"]
+
+
+def test_no_more_layers_of_an_int8_file_stay_in_float_than_leave_it_the_fastest() -> None:
+    network = Pretended({"fp32": 2.0, "int8": 1.5}, {"fp32": 1.0, "int8": 3.0})
+    walked(network, BOTH)
+    (first, _), second = network.asked[1], network.shares[1]
+    assert network.shares[0] == 1.0  # of the uncut network nothing is known yet
+    # A share f in float of a cut for 2.45x takes (f + (1 - f) / 3) / 2.45 of the time; uncut in int8 takes 1 / 3.
+    assert (second + (1 - second) / 3) / first == pytest.approx(1 / 3)
+    assert all(0 <= share <= 1 for share in network.shares)
+    assert min(network.shares[2:]) < 0.5
+
+
+def test_where_int8_is_no_faster_any_layer_may_stay_in_float() -> None:
+    network = Pretended({"fp32": 2.0, "int8": 2.0}, {"fp32": 1.0, "int8": 0.9})
+    walked(network, BOTH)
+    assert set(network.shares) == {1.0}
 
 
 def test_steps_of_the_table_are_not_tried_twice() -> None:

@@ -77,7 +77,7 @@ COUNT = 100
 NOISE = ImageSet(np.zeros((COUNT, 1, 1, 1), np.uint8), None, "nothing", COUNT)
 
 
-def counted(costs, most, float_cost=0):
+def counted(costs, most, float_cost=0, share=1.0):
     """A network of layers that each cost so many points in int8, searched; the result and the files that were made."""
     layers, made = tuple(f"l{at}" for at in range(len(costs))), []
 
@@ -97,7 +97,13 @@ def counted(costs, most, float_cost=0):
 
     spec = model_of(Tiny).input
     goal = Goal(
-        NOISE, replace(spec, shape=(1, 1, 1), mean=(0.5,), std=(0.5,)), np.zeros(COUNT, np.int64), COUNT, most, "top1"
+        NOISE,
+        replace(spec, shape=(1, 1, 1), mean=(0.5,), std=(0.5,)),
+        np.zeros(COUNT, np.int64),
+        COUNT,
+        most,
+        "top1",
+        share,
     )
     return *mixed(Making(layers, write, run), goal), made
 
@@ -106,6 +112,18 @@ def test_a_file_that_loses_little_enough_stays_in_int8_and_costs_no_search():
     file, told, made = counted([0, 1, 1], most=2)
     assert (file, told["lost"], told["in_float"], told["steps"], told["missed"]) == (frozenset(), 2, [], [], "")
     assert len(made) == 1
+
+
+def test_no_more_layers_leave_int8_than_may_stay_in_float():
+    file, told, _ = counted([1, 20, 0, 6, 2], most=3, share=0.39)
+    assert (file, told["in_float"], told["lost"]) == ({"l1"}, ["l1"], 9)
+    assert told["missed"] == "at most 3 points of top-1 were to be lost, and 9.00 are by the best mix found"
+
+
+def test_where_no_layer_may_stay_in_float_none_is_looked_at():
+    file, told, made = counted([1, 20, 0, 6, 2], most=3, share=0.19)
+    assert (file, told["in_float"], made) == (frozenset(), [], [frozenset()])
+    assert told["missed"].endswith("29.00 are; with a layer in float it would be too slow")
 
 
 def test_the_layers_that_cost_most_leave_int8_first_and_no_more_than_it_takes():

@@ -53,11 +53,11 @@ class CutShort(Pretended):
     ending: BaseException = KeyboardInterrupt()
 
     def judged(
-        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str]
+        self, number: int, speedup: float, plan: PruningPlan | None, precisions: Sequence[str], in_float: float = 1.0
     ) -> tuple[Candidate, ...]:
         if number == self.ends_in:
             raise self.ending
-        return super().judged(number, speedup, plan, precisions)
+        return super().judged(number, speedup, plan, precisions, in_float)
 
 
 def walk(network: Pretended, place: Path, asked: Mapping[str, Any] = ASKED) -> tuple[tuple[Candidate, ...], list[str]]:

@@ -28,6 +28,7 @@ class Goal:
         right: for how many of them the uncut model gives it.
         most: how many points may be lost, a point being a hundredth of the images.
         metric: "top1", where `truth` are labels, or "agreement", where they are the uncut model's own classes.
+        in_float: the largest share of an int8 file's layers that may stay in float, 0 to 1.
         tick: told how far a search is.
     """
 
@@ -37,6 +38,7 @@ class Goal:
     right: int
     most: float
     metric: Literal["top1", "agreement"]
+    in_float: float = 1.0
     tick: Tick = silent
 
     def lost(self, run: Run) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -110,7 +111,7 @@ def mixed(making: Making[File], goal: Goal) -> tuple[File, dict[str, Any]]:
 
     Returns:
         The file, the one that loses least if none is good enough, and what to tell: how much is lost in int8 and in
-        float, each try, the layers in float, and what is missed.
+        float, each try, the layers in float, and what is missed. Without a search where none may stay in float.
     """
     whole = making.write(frozenset())
     lost = goal.lost(making.run(whole))
@@ -130,26 +131,32 @@ def mixed(making: Making[File], goal: Goal) -> tuple[File, dict[str, Any]]:
     missed = f"at most {goal.most:g} points of {METRICS[goal.metric]} were to be lost, and"
     if not making.layers:
         return whole, {**told, "missed": f"{missed} {lost:.2f} are: no layer can be taken out of int8"}
+    if not (most := int(goal.in_float * len(making.layers))):
+        return whole, {**told, "missed": f"{missed} {lost:.2f} are; with a layer in float it would be too slow"}
     floating = making.run(making.write(frozenset(making.layers)))
     told["lost_in_float"] = in_float = goal.lost(floating)
     if not goal.met(in_float):
         why = f"{in_float:.2f} are in float already, so all layers are left in int8: cut less, or recover with more"
         return whole, {**told, "missed": f"{missed} {why}"}
     ranking = _ranking(making, floating, goal)
-    file, taken, steps = _search(making, ranking, (whole, lost), goal)
+    file, taken, steps = _search(making, ranking, (whole, lost), most, goal)
     best = min(lost, *(step.after for step in steps)) if steps else lost
     told |= {"lost": best, "in_float": list(ranking)[:taken], "steps": [one.to_json() for one in steps]}
     return file, told if goal.met(best) else {**told, "missed": f"{missed} {best:.2f} are by the best mix found"}
 
 
 def _search(
-    making: Making[File], ranking: Mapping[str, float], whole: tuple[File, float], goal: Goal
+    making: Making[File], ranking: Mapping[str, float], whole: tuple[File, float], most: int, goal: Goal
 ) -> tuple[File, int, list[_Step]]:
-    """Take layers out of int8 until no more than is allowed is lost: the best file, its layers in float, all tries."""
+    """Take layers out of int8, so many at most, until no more than is allowed is lost.
+
+    Returns:
+        The best file, how many of its layers are in float, and all tries.
+    """
     (found, best), order, taken = whole, list(ranking), 0
     steps: list[_Step] = []
     done, before = 0, best
-    for count in _counts(len(order)):
+    for count in takewhile(lambda tried: tried <= most, _counts(len(order))):
         file, added = making.write(frozenset(order[:count])), order[done:count]
         after = goal.lost(making.run(file))
         steps.append(_Step(tuple(added), tuple(ranking[layer] for layer in added), before, after))
