@@ -137,8 +137,6 @@ def _converted(model: Model, opset: int = OPSET, any_batch: bool = True, tick: T
     exported = _convert(graph, model.input.shape, any_batch, opset)
     tick(1, _STEPS)
     nodes = len(exported.graph.node)
-    _forget_origin(exported)
-    keep_pads_from_max_pools(exported.graph)
     simplified, warnings = _simplify(exported, model.input.shape)
     tick(2, _STEPS)
     fixed = [] if any_batch == asked else ["the model's code fixes the batch size: the file takes one image at a time"]
@@ -153,8 +151,6 @@ def one_image_onnx(model: Model) -> bytes:
     """
     graph, _ = inference_graph(model.module, model.input.shape, any_batch=False)
     exported = _convert(flatten_channels_last(graph), model.input.shape, any_batch=False)
-    _forget_origin(exported)
-    keep_pads_from_max_pools(exported.graph)
     content: bytes = _simplify(exported, model.input.shape)[0].SerializeToString(deterministic=True)
     return content
 
@@ -195,7 +191,15 @@ def _in_precision(
 
 
 def _convert(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool, opset: int = OPSET) -> Any:
-    """The ModelProto that torch's exporter makes of a graph."""
+    """The ModelProto that torch's exporter makes of a graph, without its stack traces, zeros before maxima kept."""
+    proto = _exported(graph, shape, any_batch, opset)
+    _forget_origin(proto)
+    keep_pads_from_max_pools(proto.graph)
+    return proto
+
+
+def _exported(graph: fx.GraphModule, shape: tuple[int, int, int], any_batch: bool, opset: int) -> Any:
+    """As torch's exporter leaves it."""
     image = torch.zeros(1, *shape)
     names = _output_names(graph)
     with quiet() as said, torch.no_grad():

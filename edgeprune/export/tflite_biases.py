@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.export.tflite_parts import new_operator, packed, unpacked
+
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 """Which input of an operator its bias is."""
 _WORTH = 80
 """Numbers of a bias: half of it is saved, and the operator and tensor that widen it again take some 130 bytes."""
+_READS_HALVES = 3
+"""The first version of DEQUANTIZE that does."""
 
 
 def halved_biases(content: bytes) -> bytes:
@@ -21,40 +25,22 @@ def halved_biases(content: bytes) -> bytes:
     Args:
         content: a file whose constants lie in its own buffers.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     places = {at: _BIAS.get(names[one.builtinCode], -1) for at, one in enumerate(model.operatorCodes)}
-    widening = _widening(model)
     holders = Counter(tensor.buffer for graph in model.subgraphs for tensor in graph.tensors)
     for graph in model.subgraphs:
         operators, widened = list[Any](), set[int]()
         for operator in graph.operators:
             bias = _input(operator, places[operator.opcodeIndex])
             if bias not in widened and _is_worth(model, graph, bias, holders):
-                operators.append(_halved(model, graph, bias, widening))
+                operators.append(_halved(model, graph, bias))
                 widened.add(bias)
             operators.append(operator)
         graph.operators = operators
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _widening(model: Any) -> int:
-    """The place of DEQUANTIZE among a file's kinds of operators."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    kinds = [one.builtinCode for one in model.operatorCodes]
-    if schema.BuiltinOperator.DEQUANTIZE not in kinds:
-        kind = schema.OperatorCodeT()
-        kind.builtinCode = kind.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-        kind.version = 3  # the first that reads halves
-        model.operatorCodes.append(kind)
-        return len(kinds)
-    return kinds.index(schema.BuiltinOperator.DEQUANTIZE)
+    return packed(model, len(content))
 
 
 def _input(operator: Any, place: int) -> int:
@@ -77,7 +63,7 @@ def _values(model: Any, tensor: Any) -> np.ndarray:
     return np.asarray(stored if stored is not None else (), np.uint8).view(np.float32)
 
 
-def _halved(model: Any, graph: Any, bias: int, widening: int) -> Any:
+def _halved(model: Any, graph: Any, bias: int) -> Any:
     """The operator that widens a bias, whose numbers are a new tensor of halves now. In place."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -87,7 +73,4 @@ def _halved(model: Any, graph: Any, bias: int, widening: int) -> Any:
     stored.data = _values(model, wide).astype(np.float16).view(np.uint8)
     wide.buffer = 0
     graph.tensors.append(half)
-    operator = schema.OperatorT()
-    operator.opcodeIndex = widening
-    operator.inputs, operator.outputs = (np.array([place], np.int32) for place in (len(graph.tensors) - 1, bias))
-    return operator
+    return new_operator(model, schema.BuiltinOperator.DEQUANTIZE, [len(graph.tensors) - 1], bias, version=_READS_HALVES)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.export.tflite_parts import packed, unpacked
 from edgeprune.export.tflite_slices import joined_slices
 
 _LARGEST = 2**31 - 1
 """Flatbuffers end there; in longer files weights lie behind the tables."""
 _CONVERTERS_OWN = b"keep_stablehlo_constant"
 """What litert-torch's converter notes for its own passes; no runtime reads it."""
-_ALIGNMENT = 16
-"""Of the first byte of a weight, which kernels read in place: `force_align` of Buffer.data in TFLite's schema."""
 
 
 def laid_out(content: bytes) -> bytes:
@@ -29,18 +28,9 @@ def laid_out(content: bytes) -> bytes:
     """
     if not content:
         raise ValueError("the converter wrote an empty file")
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    class Aligned(flatbuffers.Builder):  # type: ignore[misc]
-        """Python's code from the schema leaves `force_align` out."""
-
-        def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802 (its name there)
-            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
-
     if len(content) > _LARGEST:
         return content
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     for buffer in model.buffers:
         if buffer.offset > 1:  # it lies behind the tables
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
@@ -58,9 +48,7 @@ def laid_out(content: bytes) -> bytes:
     for signature in model.signatureDefs:
         for end in (*signature.inputs, *signature.outputs):
             model.subgraphs[signature.subgraphIndex].tensors[end.tensorIndex].name = end.name
-    builder = Aligned(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model, len(content))
 
 
 def _pad_points_as_tensorflow(model: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.data import InputSpec
 from edgeprune.export.tflite_layout import laid_out
+from edgeprune.export.tflite_parts import new_operator, packed, unpacked
 from edgeprune.worker.infer import PIXEL
 
 
@@ -22,10 +23,9 @@ def from_pixels(content: bytes, spec: InputSpec) -> bytes:
         content: a file of one NHWC input.
         spec: what the network wants of an image.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     graph, kinds = model.subgraphs[0], schema.BuiltinOperator
     (wanted,) = map(int, graph.inputs)
     before = graph.tensors[wanted]
@@ -39,20 +39,18 @@ def from_pixels(content: bytes, spec: InputSpec) -> bytes:
     integer = before.type != schema.TensorType.FLOAT32
     normalised = _tensor(model, before.shape, schema.TensorType.FLOAT32) if integer else wanted
     front = [
-        _operator(model, kinds.DEQUANTIZE, [pixels], scaled),
-        _operator(model, kinds.MUL, [scaled, gain], product, schema.MulOptionsT()),
-        _operator(model, kinds.ADD, [product, shift], normalised, schema.AddOptionsT()),
+        new_operator(model, kinds.DEQUANTIZE, [pixels], scaled),
+        new_operator(model, kinds.MUL, [scaled, gain], product, schema.MulOptionsT()),
+        new_operator(model, kinds.ADD, [product, shift], normalised, schema.AddOptionsT()),
     ]
     if integer:
-        front.append(_operator(model, kinds.QUANTIZE, [normalised], wanted))
+        front.append(new_operator(model, kinds.QUANTIZE, [normalised], wanted))
     graph.operators = [*front, *graph.operators]
     graph.inputs = np.array([pixels], np.int32)
     for signature in model.signatureDefs or ():
         for end in signature.inputs:
             end.tensorIndex = pixels if end.tensorIndex == wanted else end.tensorIndex
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return laid_out(bytes(builder.Output()))
+    return laid_out(packed(model, len(content)))
 
 
 def _tensor(model: Any, shape: Sequence[int], kind: int, values: Any = None) -> int:
@@ -69,22 +67,3 @@ def _tensor(model: Any, shape: Sequence[int], kind: int, values: Any = None) -> 
         model.buffers.append(buffer)
     tensors.append(tensor)
     return len(tensors) - 1
-
-
-def _operator(model: Any, code: int, sources: Sequence[int], result: int, options: Any = None) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    known = [max(one.builtinCode, one.deprecatedBuiltinCode) for one in model.operatorCodes]
-    if code not in known:
-        one = schema.OperatorCodeT()
-        one.builtinCode = one.deprecatedBuiltinCode = code
-        one.version = 1
-        model.operatorCodes.append(one)
-        known.append(code)
-    operator = schema.OperatorT()
-    operator.opcodeIndex = known.index(code)
-    operator.inputs, operator.outputs = np.array(sources, np.int32), np.array([result], np.int32)
-    if options is not None:
-        operator.builtinOptions = options
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
-    return operator
