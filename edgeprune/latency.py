@@ -41,8 +41,9 @@ class Variant:
 
     Attributes:
         widths: channel space -> how many filters stay.
-        ms: median time of a call, not profiled, in the interleaved run all variants of a batch share.
-        uncut_ms: the same of the uncut network in that run.
+        ms: time of a call, not profiled, in the interleaved run that all variants of a batch share: `uncut_ms` over the
+            speed-up, see `edgeprune.bench.compare`.
+        uncut_ms: median time of a call of the uncut network in that run.
         layers: profiled one by one, in the order they run.
         rest_ms: of all operators that are no layers, profiled.
         activation_mb: of all values that operators put out, in 10^6 bytes of fp32, for one image.

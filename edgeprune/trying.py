@@ -210,13 +210,20 @@ def conditions_of(measured: Measurement) -> Conditions:
 def timed_variants(
     widths: Sequence[Mapping[str, int]], measured: Sequence[Measurement], profiles: Sequence[Profile], shapes: Shapes
 ) -> tuple[Variant, ...]:
-    """What was measured of each variant; the uncut network is measured first, and counts where it is among them."""
-    median = [median_ms(one) for one in measured]
+    """What was measured of each variant; the uncut network is measured first, and counts where it is among them.
+
+    A variant's time is the uncut network's over its speed-up, round by round, by which plans are judged, too; where too
+    few clean rounds are left to compare, it is its own.
+    """
+    ratios = {one.candidate: one.ratio for one in compare(measured)}
+    uncut_ms = median_ms(measured[0])
     found = []
     for its in widths:
         place = 1 + [one for one in widths if one].index(its) if its else 0
         operators = [(one.macs, one.ms) for one in profiles[place].operators]
-        found.append(profiled_variant(shapes, its, median[place], median[0], operators))
+        ratio = ratios.get(measured[place].path)
+        ms = uncut_ms / ratio if ratio else median_ms(measured[place])
+        found.append(profiled_variant(shapes, its, ms, uncut_ms, operators))
     return tuple(found)
 
 

@@ -95,6 +95,7 @@ class SimulatedBoard:
         monkeypatch.setattr(profiling, "measure", self.measure)
         monkeypatch.setattr(profiling, "profile_files", self.profile)
         monkeypatch.setattr(profiling, "doubts", self.doubts)
+        monkeypatch.setattr(trying, "compare", lambda _: ())  # what it times is exact
         monkeypatch.setattr(profiling, "open_device", lambda _: _Nothing())
         monkeypatch.setattr(profiling, "VariantFiles", self.files)
         monkeypatch.setattr(trying, "facts_of", lambda _: {"model": self.name, "emulated": self.emulated})
@@ -117,7 +118,8 @@ class SimulatedBoard:
         }
         device = {"model": self.name}
         return [
-            SimpleNamespace(blocks=[SimpleNamespace(median_ns=1e6 * ms)], device=device, **conditions) for ms in times
+            SimpleNamespace(path=one.path, blocks=[SimpleNamespace(median_ns=1e6 * ms)], device=device, **conditions)
+            for one, ms in zip(files, times, strict=True)
         ]
 
     def profile(self, files: Sequence[Artifact], *_: object, **__: object) -> tuple[list[SimpleNamespace], object]:

@@ -19,13 +19,14 @@ from ssh_server import SSHD, SshServer
 
 from edgeprune import bracketing, profiling, trying
 from edgeprune.artifact import Artifact
+from edgeprune.bench.compare import compare
 from edgeprune.bench.trust import Doubt, Reason
 from edgeprune.errors import UsageError
 from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import Conditions, LatencyTable
-from edgeprune.measurement import Measurement, load_measurements
+from edgeprune.measurement import Block, Measurement, load_measurements
 from edgeprune.prune.shapes import Shapes
-from edgeprune.trying import Board, accept, facts_of, look_at
+from edgeprune.trying import Board, accept, facts_of, look_at, timed_variants
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,29 @@ def test_what_nothing_can_be_said_of_is_timed_once_more_unless_emulated(
     assert board.tried(SimpleNamespace(keep={})) is None
     assert len(timed) == 2 * times
     assert journal.warnings[1].startswith(f"the speed-up is foretold by the table, not measured; {told}")
+
+
+def timed(role: str, path: str, ms: Sequence[float]) -> Measurement:
+    """Blocks of one sample each, a round a block."""
+    blocks = tuple(Block(number, 0, (round(1e6 * one),)) for number, one in enumerate(ms))
+    conditions = ("onnx", "fp32", "onnxruntime", "1", 1)
+    return Measurement("ab" * 32, path, role, *conditions, blocks, 1, 1, 1, {}, session="s")
+
+
+def test_a_variant_of_a_table_takes_what_its_speed_up_round_by_round_says() -> None:
+    """A board that is half as fast in most of a file's rounds, but not in the same as the other's."""
+    shapes = Shapes((found := found_in(Plain)).program, found.channel_map)
+    slow = [1, 1, 1, 1, 1, 2, 2, 2, 2]
+    uncut = timed("baseline", "uncut.onnx", [10.0 * by for by in slow])
+    cut = timed("pruned", "cut.onnx", [5.0 * by for by in slow[:5]] + [10.0, 10.0, 10.0, 5.0])
+    profiles = [SimpleNamespace(operators=()) for _ in range(2)]
+    whole, half = timed_variants([{}, {"a": 4}], [uncut, cut], profiles, shapes)
+    assert (whole.ms, whole.uncut_ms, half.uncut_ms) == (10.0, 10.0, 10.0)
+    assert half.ms == pytest.approx(10.0 / compare([uncut, cut])[0].ratio)
+
+    few = timed("pruned", "cut.onnx", [5.0, 5.0])
+    _, half = timed_variants([{}, {"a": 4}], [uncut, few], profiles, shapes)
+    assert half.ms == 5.0
 
 
 over_ssh = pytest.mark.skipif(
