@@ -29,9 +29,9 @@ def least_damage_in_time(
     choices = {name: allowed[::-1] for name, allowed in steps.items()}  # of equal ones the widest is taken
     costs = {name: damage[name][widths] - damage[name][-1] for name, widths in choices.items()}
     problem = times.problem(costs, choices)
-    found = problem.solve(times.ms({}) / speedup)
+    found = problem.solve(times.uncut_ms / speedup)
     if found is None:
-        raise _unreachable(speedup, times.ms({}) / problem.fastest().ms)
+        raise _unreachable(speedup, times.uncut_ms / problem.fastest().ms)
     return {name: choices[name][place] for name, place in found.choice.items()}
 
 
@@ -41,10 +41,9 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
     Raises:
         BudgetError: see `least_damage_in_time`.
     """
-    whole = times.ms({})
 
     def share(widths: Mapping[str, float]) -> float:
-        return times.ms({name: round(width) for name, width in widths.items()}) / whole
+        return times.ms({name: round(width) for name, width in widths.items()}) / times.uncut_ms
 
     if share({name: float(allowed[0]) for name, allowed in steps.items()}) > 1 / speedup:
         raise _unreachable(speedup, most_in_time(times, steps))
@@ -56,7 +55,7 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
 def most_in_time(times: Times, steps: Mapping[str, Sequence[int]]) -> float:
     """How many times as fast as the uncut network any of these widths are foretold to be at most."""
     nothing = {name: np.zeros(len(allowed)) for name, allowed in steps.items()}
-    return times.ms({}) / times.problem(nothing, steps).fastest().ms
+    return times.uncut_ms / times.problem(nothing, steps).fastest().ms
 
 
 def _unreachable(speedup: float, most: float) -> BudgetError:
@@ -68,5 +67,8 @@ def _unreachable(speedup: float, most: float) -> BudgetError:
 
 
 def foretold(times: Times, widths: Mapping[str, int]) -> float:
-    """How many times as fast as the uncut network some widths are foretold to be."""
-    return times.ms({}) / times.ms(widths)
+    """How many times as fast as the uncut network some widths are foretold to be.
+
+    The uncut network's time is the measured one, which is better known than any that is foretold.
+    """
+    return times.uncut_ms / times.ms(widths)
