@@ -1,7 +1,8 @@
 """LatencyTable: what a board took for a network cut in many ways, layer by layer and as a whole.
 
 Only what was measured is stored; what follows from it (`edgeprune.prune.timing`) is worked out on reading. History of
-the schema: 1, the first.
+the schema: 1, the first; 2, of layers in parallel branches none stands for another (convolutions beside a shortcut of
+their own, as in ResNet-18, had each other's times).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import read_as, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from edgeprune.worker.trtexec import read_profile
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def a_layer(name: str, channels: int, macs: int = 1) -> LayerWork:
-    return LayerWork(name, macs, 1, (3, channels), (1, channels, 8, 8))
+def a_layer(name: str, channels: int, macs: int = 1, kernel: tuple[int, int] = (3, 3)) -> LayerWork:
+    return LayerWork(name, macs, 1, (3, channels), (1, channels, 8, 8), (channels, 3, *kernel))
 
 
 def told(kind: str, ns: float, *shape: int) -> dict:
@@ -88,6 +88,16 @@ def test_operators_are_the_layers_of_their_output_shape_in_order_padding_allowed
 def test_branches_that_run_in_another_order_than_they_are_written_are_told_apart_by_shape():
     operators = [told("Conv", 1, 1, 32, 8, 8), told("Conv", 1, 1, 8, 8, 8)]
     assert [one.layer for one in attributed(operators, [a_layer("a", 8), a_layer("b", 32)])] == ["b", "a"]
+
+
+def test_branches_that_put_out_the_same_shape_are_told_apart_by_their_kernels():
+    """A residual block with a shortcut of its own: the runtime computes that one first."""
+    layers = [a_layer("conv2", 8), a_layer("shortcut", 8, kernel=(1, 1)), a_layer("next", 8)]
+    shortcut, conv2, after = (told("Conv", ms, 1, 8, 8, 8) for ms in (1, 9, 9))
+    shortcut["weights"], conv2["weights"] = [8, 3, 1, 1], [8, 16, 3, 3]  # channels in are padded to a vector's
+    after["weights"] = [8]  # the weights were packed before: what it says is the bias
+    found = attributed([shortcut, conv2, after], layers)
+    assert [one.layer for one in found] == ["shortcut", "conv2", "next"]
 
 
 def test_without_shapes_layers_are_told_by_their_order_or_not_at_all():

@@ -31,7 +31,7 @@ def test_a_table_is_read_as_it_was_written_and_grows_network_by_network(tmp_path
     "broken",
     [
         lambda text: text[:-40],
-        lambda text: text.replace('"schema": 1', '"schema": 7'),
+        lambda text: text.replace('"schema": 2', '"schema": 7'),
         lambda text: text.replace('"ms": 1.5', '"ms": NaN'),
         lambda text: text.replace('"ms": 1.5', '"ms": -1.5'),
         lambda text: text.replace('"ms": 0.7', '"ms": 0'),

@@ -1,6 +1,7 @@
 """Is a network as fast as was asked, and what does it cost to look at time instead of at MACs?
 
     python benchmarks/speedup/asked.py FOLDER mobilenet_v2 [--runtime onnxruntime] [--ratios 1.2 1.5 2] [--only asked]
+        [--scope all]
     python benchmarks/speedup/asked.py FOLDER --table
 
 This machine is the board, one thread. For each ratio:
@@ -27,7 +28,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ from edgeprune.inputs import Photos
 from edgeprune.journal import Journal, Nobody
 from edgeprune.latency import LatencyTable
 from edgeprune.plan import Budget, PruningPlan
-from edgeprune.prune.allocate import Scored, allocate, left_whole
+from edgeprune.prune.allocate import Scope, Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
 from edgeprune.recover.reconstruct import Cut, reconstruct
@@ -110,9 +111,9 @@ def planners(uncut: Traced, scored: Scored, board: Board, multiple: int) -> dict
     }
 
 
-def scored_for(uncut: Traced, batches: list[torch.Tensor], ratio: float) -> Scored:
+def scored_for(uncut: Traced, batches: list[torch.Tensor], ratio: float, scope: Scope) -> Scored:
     """The filters' scores and damage where about so much is to go."""
-    whole = left_whole(uncut.channel_map, "inner")
+    whole = left_whole(uncut.channel_map, scope)
     names = [space.name for space in uncut.channel_map.spaces if space.name not in whole]
     scorer = Scorer(uncut.channel_map, uncut.program, uncut.model.module, batches)
     return scorer.score(configure("reconstruction"), names, share=Budget(speedup=ratio).share, damage=True)
@@ -133,6 +134,7 @@ class Subject:
     Attributes:
         network: its name.
         runtime: of the table.
+        scope: which spaces are cut.
         table: of this machine.
         uncut: the network.
         photos: its images; None where it has no weights.
@@ -142,6 +144,7 @@ class Subject:
 
     network: str
     runtime: str
+    scope: Scope
     table: LatencyTable
     uncut: Traced
     photos: Photos | None
@@ -161,7 +164,8 @@ class Subject:
 
     def row(self, part: str, ratio: float, **more: Any) -> Row:
         """A line of the log."""
-        return {"network": self.network, "runtime": self.runtime, "part": part, "ratio": ratio, **more}
+        its = {"network": self.network, "runtime": self.runtime, "scope": self.scope}
+        return {**its, "part": part, "ratio": ratio, **more}
 
 
 def asked(subject: Subject, scored: Scored, ratio: float, multiple: int) -> Row:
@@ -209,17 +213,17 @@ def equal(subject: Subject, scored: Scored, ratio: float, multiple: int, before:
     return subject.row("equal", ratio, ways=ways)
 
 
-def take(folder: Path, network: str, runtime: str, ratios: list[float], parts: tuple[str, ...]) -> None:
+def take(folder: Path, network: str, runtime: str, scope: Scope, ratios: list[float], parts: tuple[str, ...]) -> None:
     """Each ratio and part; a line in the log each."""
-    found = profiled(folder, network, runtime)
+    found = profiled(folder, network, runtime, scope)
     target = load_target("rpi4")
     uncut, photos, batches = given(network)
     before = right(uncut, photos.scoring) if photos else None
     for ratio in ratios:
-        scored = scored_for(uncut, batches, ratio)
+        scored = scored_for(uncut, batches, ratio, scope)
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, Journal(Talk()))
-            subject = Subject(network, runtime, found.table, uncut, photos, batches, files)
+            subject = Subject(network, runtime, scope, found.table, uncut, photos, batches, files)
             rows = [asked(subject, scored, ratio, target.channel_multiple)] if "asked" in parts else []
             append_lines(folder / LOG, rows)
             if "equal" in parts and before is not None:
@@ -245,7 +249,8 @@ def tables(rows: list[Row]) -> str:
     for row in (one for one in rows if one["part"] == "asked"):
         rounds = ", ".join(interval(one) for one in row["trials"])
         reached = "yes" if row.get("ci95", [0])[0] >= row["ratio"] else "no"
-        cells = (row["network"], row["runtime"], f"{row['ratio']:g}x", rounds, interval(row), reached)
+        name = row["network"] + ("" if row.get("scope", "inner") == "inner" else f", scope {row['scope']}")
+        cells = (name, row["runtime"], f"{row['ratio']:g}x", rounds, interval(row), reached)
         lines.append(f"| {' | '.join(cells)} | {row['macs_kept']:.0%} |")
     lines += [
         "",
@@ -271,13 +276,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--runtime", choices=RUNTIMES, default=RUNTIMES[0])
     parser.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
+    parser.add_argument("--scope", choices=get_args(Scope), default="inner")
     parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     if options.table:
         print(tables(whole_lines(options.folder / LOG)))
     else:
         parts = (options.only,) if options.only else PARTS
-        take(options.folder, options.network, options.runtime, options.ratios, parts)
+        take(options.folder, options.network, options.runtime, options.scope, options.ratios, parts)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from edgeprune.cutting import Traced, traced
 from edgeprune.inputs import named_model
 from edgeprune.journal import Journal, Nobody
 from edgeprune.profiling import Profiled, ProfileOrder, profile
+from edgeprune.prune.allocate import Scope
 from edgeprune.request import Request
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -51,13 +52,13 @@ def arguments(docstring: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def table_of(folder: Path, network: str, runtime: str) -> Path:
+def table_of(folder: Path, network: str, runtime: str, scope: Scope = "inner") -> Path:
     """Where a network's table is."""
-    return folder / f"{network}-{runtime}.json"
+    return folder / f"{network}-{runtime}{'' if scope == 'inner' else f'-{scope}'}.json"
 
 
-def profiled(folder: Path, network: str, runtime: str) -> Profiled:
+def profiled(folder: Path, network: str, runtime: str, scope: Scope = "inner") -> Profiled:
     """A network's table, measured as `edgeprune profile` does it, or read where it is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    order = ProfileOrder(Request(**NETWORKS[network]), table_of(folder, network, runtime), runtime=runtime)
-    return profile(order, Talk())
+    request = Request(**NETWORKS[network], scope=scope)
+    return profile(ProfileOrder(request, table_of(folder, network, runtime, scope), runtime=runtime), Talk())

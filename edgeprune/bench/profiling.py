@@ -127,12 +127,13 @@ def attributed(operators: Sequence[Mapping[str, Any]], layers: Sequence[LayerWor
     """Operators as a runtime tells of them, with the layers they are.
 
     Runtimes name operators after what they fused, so names do not tell. The k-th operator that computes a layer is the
-    k-th layer of the file that has its output's shape, where the runtime says one, padded channels allowed; without
-    shapes it is the k-th layer if there are equally many. Of layers in parallel branches that are alike in all of this,
-    one may stand for the other.
+    k-th layer of the file that has its output's shape, where the runtime says one, and its kernel's, where it says
+    that, padded channels allowed; without shapes it is the k-th layer if there are equally many. Of layers in parallel
+    branches that are alike in all of this, one may stand for the other.
 
     Args:
-        operators: name, kind, ns, place and, where the runtime says them, bytes and shape, in the order they ran.
+        operators: name, kind, ns, place and, where the runtime says them, bytes, shape (of the output) and weights
+            (their shape), in the order they ran.
         layers: of the file.
     """
     total = sum(one["ns"] for one in operators) or 1.0
@@ -140,7 +141,7 @@ def attributed(operators: Sequence[Mapping[str, Any]], layers: Sequence[LayerWor
     left, matched = list(layers), dict[int, LayerWork]()
     if all(operators[at].get("shape") for at in computing):
         for at in computing:
-            layer = next((layer for layer in left if _fits(operators[at]["shape"], layer)), None)
+            layer = next((layer for layer in left if _fits(operators[at], layer)), None)
             if layer:
                 left.remove(layer)
                 matched[at] = layer
@@ -153,7 +154,12 @@ def _computes(kind: str) -> bool:
     return bool(_LAYER_KINDS.search(kind)) and not _NO_LAYER.match(kind)
 
 
-def _fits(shape: Sequence[int], layer: LayerWork) -> bool:
+def _fits(operator: Mapping[str, Any], layer: LayerWork) -> bool:
+    shape, kernel = operator["shape"], operator.get("weights", [])
+    if len(kernel) == len(layer.weights) > 2:  # packed weights, and scales before quantised ones, have fewer axes
+        padding = kernel[1] - layer.weights[1]
+        if tuple(kernel[2:]) != layer.weights[2:] or not 0 <= padding < _MOST_PADDING:
+            return False
     if math.prod(shape) == math.prod(layer.shape):
         return True
     if len(shape) < 3 or len(shape) != len(layer.shape):

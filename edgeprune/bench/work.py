@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class LayerWork:
         bytes: of its input, weights and output, each counted once.
         channels: (in, out).
         shape: of its output, as the file has it, batch 1.
+        weights: their shape, as the file has it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LayerWork:
     bytes: int
     channels: tuple[int, int]
     shape: Shape
+    weights: Shape
 
 
 def layers_of(path: Path) -> tuple[LayerWork, ...]:
@@ -68,6 +70,7 @@ def _onnx_layers(path: Path) -> Iterator[LayerWork]:
             bytes=moved + math.prod(output) * sizes[names[0]],
             channels=(entry[1], output[1]) if len(output) > 1 and len(entry) > 1 else (0, 0),
             shape=output,
+            weights=weights,
         )
 
 
@@ -112,14 +115,11 @@ def _tflite_layers(path: Path) -> Iterator[LayerWork]:
         output, output_size = tensor(operator.Outputs(0))
         moved = math.prod(entry) * size + math.prod(weights) * weight_size + math.prod(output) * output_size
         macs = _TFLITE_MACS[kind](entry, weights, output)
-        yield LayerWork(nameless(kind, number), macs, moved, (entry[-1], output[-1]), output)
+        yield LayerWork(nameless(kind, number), macs, moved, (entry[-1], output[-1]), output, weights)
 
 
 def renamed(layers: Sequence[LayerWork], like: Sequence[LayerWork]) -> tuple[LayerWork, ...]:
     """Layers under the names of another file's, if that does the same work in the same order; else as they are."""
     if [one.macs for one in layers] != [one.macs for one in like]:
         return tuple(layers)
-    return tuple(
-        LayerWork(other.name, one.macs, one.bytes, one.channels, one.shape)
-        for one, other in zip(layers, like, strict=True)
-    )
+    return tuple(replace(one, name=other.name) for one, other in zip(layers, like, strict=True))
