@@ -172,7 +172,10 @@ def asked(subject: Subject, scored: Scored, ratio: float, multiple: int) -> Row:
     """The loop's rounds, and its plan timed once more."""
     board = subject.board()
     plan_for = planners(subject.uncut, scored, board, multiple)["time"]
-    decision = reach(ratio, plan_for, board, lambda tried: ratio, Journal(Talk()))  # noqa: ARG005
+    try:
+        decision = reach(ratio, plan_for, board, lambda tried: ratio, Journal(Talk()))  # noqa: ARG005
+    except BudgetError as error:
+        return subject.row("asked", ratio, trials=[], unreachable=error.what.partition(": ")[2])
     trials = [
         {"solved_for": one.solved_for, "foretold": one.foretold, "measured": one.measured, "ci95": one.ci95}
         for one in decision.trials
@@ -247,11 +250,13 @@ def tables(rows: list[Row]) -> str:
         "|" + "---|" * 7,
     ]
     for row in (one for one in rows if one["part"] == "asked"):
-        rounds = ", ".join(interval(one) for one in row["trials"])
+        rounds = row.get("unreachable") or ", ".join(interval(one) for one in row["trials"])
+        again = "-" if "unreachable" in row else interval(row)
         reached = "yes" if row.get("ci95", [0])[0] >= row["ratio"] else "no"
+        kept = f"{row['macs_kept']:.0%}" if "macs_kept" in row else "-"
         name = row["network"] + ("" if row.get("scope", "inner") == "inner" else f", scope {row['scope']}")
-        cells = (name, row["runtime"], f"{row['ratio']:g}x", rounds, interval(row), reached)
-        lines.append(f"| {' | '.join(cells)} | {row['macs_kept']:.0%} |")
+        cells = (name, row["runtime"], f"{row['ratio']:g}x", rounds, again, reached, kept)
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "| network | runtime | wanted | widths by | measured | MACs kept | to uncut, points | time's to this |",
