@@ -23,7 +23,7 @@ from edgeprune.compressing_command import _measure_table
 from edgeprune.errors import DeviceError, EdgepruneError, TrustError, UsageError
 from edgeprune.export import EXPORTERS
 from edgeprune.journal import Journal, Nobody
-from edgeprune.latency import LatencyTable
+from edgeprune.latency import SCHEMA, LatencyTable
 from edgeprune.plan import Budget
 from edgeprune.profiling import ProfileOrder, profile
 from edgeprune.prune.shapes import Shapes
@@ -308,8 +308,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_loaded(
 
 def test_a_table_of_garbage_is_refused_and_left(simulated: SimulatedBoard, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
-    path.write_text(json.dumps({"schema": 1}))
+    path.write_text(json.dumps({"schema": SCHEMA}))
     with pytest.raises(EdgepruneError, match="not a latency table"):
         profile(order(path))
-    assert json.loads(path.read_text()) == {"schema": 1}
+    assert json.loads(path.read_text()) == {"schema": SCHEMA}
     assert simulated.batches == 0

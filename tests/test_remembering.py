@@ -155,9 +155,9 @@ def test_a_torn_last_line_is_tried_again_and_costs_no_other(tmp_path: Path, torn
         b"\xff\xfe no text",
         b"[1, 2]",
         b'{"schema": 2, "key": "KEY", "candidate": {}}',
-        b'{"schema": 1, "key": "KEY", "candidate": {"round": 1}}',
-        b'{"schema": 1, "key": "KEY", "candidate": null}',
-        b'{"schema": 1, "key": "KEY"}',
+        b'{"schema": 2, "key": "KEY", "candidate": {"round": 1}}',
+        b'{"schema": 2, "key": "KEY", "candidate": null}',
+        b'{"schema": 2, "key": "KEY"}',
     ],
 )
 def test_lines_that_say_nothing_are_passed_over(tmp_path: Path, line: bytes) -> None:
