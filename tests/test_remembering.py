@@ -154,7 +154,7 @@ def test_a_torn_last_line_is_tried_again_and_costs_no_other(tmp_path: Path, torn
     [
         b"\xff\xfe no text",
         b"[1, 2]",
-        b'{"schema": 2, "key": "KEY", "candidate": {}}',
+        b'{"schema": 1, "key": "KEY", "candidate": {}}',
         b'{"schema": 2, "key": "KEY", "candidate": {"round": 1}}',
         b'{"schema": 2, "key": "KEY", "candidate": null}',
         b'{"schema": 2, "key": "KEY"}',
