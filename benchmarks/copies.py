@@ -16,27 +16,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
-from resnet18 import ResNet18
+from untrained import untrained
 
 import edgeprune.bench.session
 from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure
 from edgeprune.bench.single import made_up_images, single_files
 from edgeprune.bench.transport import Local
-from edgeprune.data import InputSpec
 from edgeprune.export.onnx import export_onnx
-from edgeprune.model import Model, load_model
 from edgeprune.plan import Cost
 from edgeprune.target import load_target
-
-
-def network(name: str) -> Model:
-    """A network with random weights."""
-    torch.manual_seed(0)
-    if name != "resnet18":
-        return load_model(name)
-    return Model(ResNet18().eval(), InputSpec((3, 224, 224), (0.45,) * 3, (0.225,) * 3), name, "benchmark", ())
 
 
 def main() -> None:
@@ -49,7 +38,7 @@ def main() -> None:
     parser.add_argument("--stay", action="store_true")
     options = parser.parse_args()
     edgeprune.bench.session.FRESH = not options.stay
-    model = network(options.network)
+    model = untrained(options.network)
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
         folder = Path(name)
         files = [folder / f"{number}.onnx" for number in range(options.copies)]

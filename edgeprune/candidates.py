@@ -153,20 +153,20 @@ class Cuts:
     @cached_property
     def _reference(self) -> tuple[Artifact, NDArray[np.int64]]:
         """The uncut network's file in fp32, and the highest class of each image by it."""
-        file = replace(self._written((self._uncut.model, self._uncut.cost), "fp32", "uncut", 1.0), role="baseline")
+        file = replace(self._written((self._uncut.model, self._uncut.cost), "fp32", "uncut"), role="baseline")
         return file, self._classes(file)
 
     def _file(self, made: tuple[Model, Cost], precision: str, name: str, in_float: float) -> Artifact | None:
         """A file in the folder; None where that precision cannot be had of the network, which is told."""
         if precision == "fp32":
-            return self._reference[0] if made[0] is self._uncut.model else self._written(made, precision, name, 1.0)
+            return self._reference[0] if made[0] is self._uncut.model else self._written(made, precision, name)
         try:
             return self._written(made, precision, name, in_float)
         except (ExportError, ParityError) as error:
             self._journal.warn(f"a candidate in {precision} is left out: {error.what}")
             return None
 
-    def _written(self, made: tuple[Model, Cost], precision: str, name: str, in_float: float) -> Artifact:
+    def _written(self, made: tuple[Model, Cost], precision: str, name: str, in_float: float = 1.0) -> Artifact:
         path, goal = self._folder / f"{name}.{self._wanted.formats[0]}", self._wanted.goal
         wanted = replace(self._wanted, goal=goal and replace(goal, in_float=in_float))
         file = export_file(made, wanted, precision, path, self._calibration, self._held_out, self._quiet)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nets import Dense, found_in, traced, zoo
 
 from edgeprune.errors import BudgetError, EdgepruneError
-from edgeprune.latency import Conditions, LatencyTable, LayerTime, Variant
+from edgeprune.latency import Conditions, LatencyTable, LayerTime, Network, Variant
 from edgeprune.prune.allocate import allowed_widths, left_whole
 from edgeprune.prune.cost import cost
 from edgeprune.prune.shapes import LayerAt, Shapes
@@ -37,9 +37,14 @@ def digits() -> tuple[Shapes, dict[str, list[int]]]:
     return shapes_of("digits")
 
 
-def measured(shapes: Shapes, steps: dict[str, list[int]], variants: int = 24) -> Times:
+def profiled(shapes: Shapes, steps: dict[str, list[int]], variants: int = 24) -> Network:
+    """The simulated board's table of a network, the uncut one first."""
     choices = {name: allowed[:-1][::-1] for name, allowed in steps.items()}
-    return Times(shapes, board.network(shapes, [variant(choices, number) for number in range(variants)]))
+    return board.network(shapes, [variant(choices, number) for number in range(variants)])
+
+
+def measured(shapes: Shapes, steps: dict[str, list[int]], variants: int = 24) -> Times:
+    return Times(shapes, profiled(shapes, steps, variants))
 
 
 def test_work_at_the_uncut_widths_is_that_of_the_network() -> None:
@@ -74,8 +79,7 @@ def test_a_board_that_is_slower_while_it_profiles_some_variants_is_foretold_as_w
     digits: tuple[Shapes, dict[str, list[int]]],
 ) -> None:
     shapes, steps = digits
-    choices = {name: allowed[:-1][::-1] for name, allowed in steps.items()}
-    found, random = board.network(shapes, [variant(choices, number) for number in range(24)]), np.random.default_rng(1)
+    found, random = profiled(shapes, steps), np.random.default_rng(1)
 
     def disturbed(one: Variant) -> Variant:
         factor = random.uniform(1.0, 1.5)
@@ -98,8 +102,7 @@ def test_a_speed_up_is_foretold_beside_the_uncut_network_as_it_was_measured(
 ) -> None:
     """A runtime that reorders what is cut, which takes as long in all cut networks, and in the uncut one nothing."""
     shapes, steps = digits
-    choices = {name: allowed[:-1][::-1] for name, allowed in steps.items()}
-    found = board.network(shapes, [variant(choices, number) for number in range(24)])
+    found = profiled(shapes, steps)
     uncut, *cut = found.variants
     more = 0.2 * uncut.ms
     reordered = [replace(one, ms=one.ms + more, rest_ms=one.rest_ms + more) for one in cut]
@@ -140,15 +143,14 @@ def test_what_was_held_out_is_foretold_better_than_by_macs_where_time_goes_in_st
     digits: tuple[Shapes, dict[str, list[int]]],
 ) -> None:
     shapes, steps = digits
-    choices = {name: allowed[:-1][::-1] for name, allowed in steps.items()}
-    found = board.network(shapes, [variant(choices, number) for number in range(30)])
+    found = profiled(shapes, steps, 30)
     by_table, by_macs = check(shapes, found), check_by_macs(shapes, found)
     assert by_table is not None
     assert by_macs is not None
     assert by_table.variants == 6
     assert by_table.median_error < 0.02 < by_macs.median_error
     assert by_table.rank_correlation > 0.9
-    assert check(shapes, board.network(shapes, [variant(choices, 0)])) is None
+    assert check(shapes, profiled(shapes, steps, 1)) is None
 
 
 def test_layers_that_were_never_measured_are_named(digits: tuple[Shapes, dict[str, list[int]]]) -> None:

@@ -28,30 +28,21 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from resnet18 import ResNet18
+from untrained import untrained
 
 from edgeprune.bench.compare import compare
 from edgeprune.bench.session import measure
 from edgeprune.bench.single import single_files
 from edgeprune.bench.transport import Local
-from edgeprune.data import InputSpec
 from edgeprune.export.onnx import OPSET, export_onnx
 from edgeprune.export.onnx_run import optimised
 from edgeprune.export.quiet import quiet
-from edgeprune.model import Model, load_model
+from edgeprune.model import Model
 from edgeprune.plan import Cost
 from edgeprune.target import load_target
 
 NETWORKS = ("resnet56", "mobilenet_v2", "resnet18")
 NOTHING = Cost(macs=0, parameters=0, peak_activation_bytes=0)  # not looked at here
-
-
-def network(name: str) -> Model:
-    torch.manual_seed(0)
-    if name != "resnet18":
-        return load_model(name)
-    spec = InputSpec((3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return Model(ResNet18().eval(), spec, name, "benchmark", ())
 
 
 def written(model: Model, folder: Path) -> list[Path]:
@@ -102,7 +93,7 @@ def main() -> None:
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     torch.set_num_threads(1)
     for name in options.networks or NETWORKS:
-        model = network(name)
+        model = untrained(name)
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             files = written(model, Path(folder))
             taken = {} if options.no_time else times(files, model.input.shape, options.rounds)
