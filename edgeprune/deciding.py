@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,36 +20,13 @@ from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
 from edgeprune.prune.time_budget import foretold
 from edgeprune.prune.timing import Times
+from edgeprune.reaching import Trial, reach
 from edgeprune.report.front import Front
 from edgeprune.report.machines import machine_name
 from edgeprune.request import Request
 from edgeprune.target import Target
 from edgeprune.trying import Board, Tried, Tries, facts_of, widths_of
 from edgeprune.variants import VariantFiles, choices_of, variant
-
-ROUNDS = 3
-"""How often a plan is made, tried, and made anew for more than was asked, before what was found is taken."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A plan that was tried on the board, with weights that are still those before recovery.
-
-    Attributes:
-        solved_for: the speed-up it was made for.
-        foretold: by the table.
-        measured: the speed-up.
-        ci95: its 95 % interval.
-    """
-
-    solved_for: float
-    foretold: float
-    measured: float
-    ci95: tuple[float, float]
-
-    def __str__(self) -> str:
-        low, high = self.ci95
-        return f"solved for {self.solved_for:.3g}x, measured {self.measured:.3g}x [{low:.3g}, {high:.3g}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +35,7 @@ class Decision:
 
     Attributes:
         plan: which filters stay.
-        trials: of plans for a speed-up, in the order they were made; the plan is that of the one that was fastest at
-            least, or of the first that is fast enough. Empty for other budgets, and where nothing could be tried.
+        trials: of plans for a speed-up, in order; empty for other budgets, and where nothing could be tried.
         missed: why the speed-up that was asked for is not reached; empty if it is, or was not asked for.
         conditions: under which plans were tried; None where none were.
         predicted: where the board is not at hand, see `edgeprune.report.parts.BudgetFacts.predicted`; else empty.
@@ -156,7 +132,7 @@ def decide_on(
         journal.warn(f"the speed-up of {goal.speedup:.4g} is foretold by the table, not measured: {why_not}")
         return Decision(replace(plan_for(goal.speedup), budget=request.budget))
     found = reach(goal.speedup, plan_for, board, lambda tried: _goal_there(request.budget, tried), journal)
-    return replace(found, plan=replace(found.plan, budget=request.budget))
+    return Decision(replace(found.plan, budget=request.budget), found.trials, found.missed)
 
 
 def _plan(
@@ -179,50 +155,6 @@ def prediction(prior: Prior, speedup: float, journal: Journal) -> dict[str, floa
     journal.warn(f"PREDICTED, not measured: {speedup:.3g}x on {prior}. Measure it: edgeprune bench RUN --device ...")
     told = {"speedup": speedup, "error": prior.error, "worst_error": prior.worst_error, "threads": prior.threads}
     return {**told, "board": prior.target, "source": prior.source}
-
-
-def reach(
-    goal: float,
-    plan_for: Callable[[float], PruningPlan],
-    board: Tries,
-    asked: Callable[[Tried], float],
-    journal: Journal,
-) -> Decision:
-    """Try a plan; if it is not surely as fast as was asked, correct the table by what was measured, and make another.
-
-    What the corrected table still foretells wrongly of the plan that was tried is asked for in proportion, and a
-    quarter of the interval's width more: the next interval scatters, too, and one that ends at what was asked on the
-    average misses it half of the time (ours).
-
-    Args:
-        goal: speed-up to make the first plan for.
-        plan_for: makes a plan for a speed-up, or raises BudgetError.
-        board: where plans are tried.
-        asked: speed-up that the lower end of a measured interval must reach.
-        journal: told of each trial.
-    """
-    trials, plans, needed = list[Trial](), [plan_for(goal)], goal
-    while (found := board.tried(plans[-1])) is not None:
-        ratio, ci95 = found.ratio, found.ci95
-        trials.append(Trial(goal, board.foretold(plans[-1]), ratio, ci95))
-        journal.say(f"round {len(trials)}: {trials[-1]}")
-        needed = asked(found)
-        if ci95[0] >= needed:
-            return Decision(plans[-1], tuple(trials))
-        if len(trials) == ROUNDS:
-            break
-        board.learn(plans[-1])
-        goal = board.foretold(plans[-1]) * needed / ci95[0] * (1 + (ci95[1] - ci95[0]) / (4 * ratio))
-        try:
-            plans.append(plan_for(goal))
-        except BudgetError:
-            break
-    if not trials:
-        return Decision(plans[0])
-    best = max(range(len(trials)), key=lambda place: trials[place].ci95[0])
-    low, high = trials[best].ci95
-    missed = f"asked for {needed:.4g}x, the fastest of {len(trials)} plans is {trials[best].measured:.3g}x "
-    return Decision(plans[best], tuple(trials), f"{missed}[{low:.3g}, {high:.3g}]")
 
 
 def _goal(budget: Budget, times: Times) -> Budget:

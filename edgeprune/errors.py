@@ -10,6 +10,7 @@ EdgepruneError                2   something the user asked for cannot be done as
 ├── OutputError               2   the output folder cannot be written
 ├── ExportError               2   a file format cannot express the model
 ├── BudgetError               1   the asked budget cannot be reached
+│   └── SpeedupError          1   no plan is foretold to be so fast
 ├── DeviceError               3   a device or its runtime cannot be reached
 ├── TrustError                4   a measurement is not trustworthy
 └── ParityError               5   an artifact does not compute what the model computes
@@ -85,6 +86,20 @@ class BudgetError(EdgepruneError):
     """The asked budget cannot be reached."""
 
     exit_code = 1
+
+
+class SpeedupError(BudgetError):
+    """No plan is foretold to be as fast as was asked.
+
+    Args:
+        what: what is wrong, one sentence.
+        most: the highest speed-up that a plan can be made for.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, *, most: float, fix: str) -> None:
+        self.most = most
+        super().__init__(what, fix=fix)
 
 
 class DeviceError(EdgepruneError):

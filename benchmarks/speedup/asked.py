@@ -40,7 +40,6 @@ from tasks import TASKS, points, right
 from edgeprune.bench.compare import Comparison
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, cut
-from edgeprune.deciding import reach
 from edgeprune.errors import BudgetError
 from edgeprune.files import append_lines, whole_lines
 from edgeprune.inputs import Photos
@@ -50,6 +49,7 @@ from edgeprune.plan import Budget, PruningPlan
 from edgeprune.prune.allocate import Scope, Scored, allocate, left_whole
 from edgeprune.prune.score import Scorer
 from edgeprune.prune.shapes import Shapes
+from edgeprune.reaching import reach
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.target import load_target
 from edgeprune.trying import Board, widths_of

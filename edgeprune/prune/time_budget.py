@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edgeprune.errors import BudgetError
+from edgeprune.errors import SpeedupError
 from edgeprune.prune.solve import Floats
 from edgeprune.prune.timing import Times
 from edgeprune.prune.widths import nearest, share_within
+
+_FUZZ = 1e-9
+"""Relative error of times summed in float64, with room."""
 
 
 def least_damage_in_time(
@@ -24,7 +27,7 @@ def least_damage_in_time(
         speedup: asked for, above 1.
 
     Raises:
-        BudgetError: no allowed widths are foretold to be so fast; says how fast they can become.
+        SpeedupError: no allowed widths are foretold to be so fast; says how fast they can become.
     """
     choices = {name: allowed[::-1] for name, allowed in steps.items()}  # of equal ones the widest is taken
     costs = {name: damage[name][widths] - damage[name][-1] for name, widths in choices.items()}
@@ -39,14 +42,15 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
     """Allowed widths, about the same share of each space, that are foretold to be fast enough.
 
     Raises:
-        BudgetError: see `least_damage_in_time`.
+        SpeedupError: see `least_damage_in_time`.
     """
 
     def share(widths: Mapping[str, float]) -> float:
         return times.ms({name: round(width) for name, width in widths.items()}) / times.uncut_ms
 
-    if share({name: float(allowed[0]) for name, allowed in steps.items()}) > 1 / speedup:
-        raise _unreachable(speedup, most_in_time(times, steps))
+    least = share({name: float(allowed[0]) for name, allowed in steps.items()})
+    if least > 1 / speedup:
+        raise _unreachable(speedup, 1 / least)
     sizes = {name: allowed[-1] for name, allowed in steps.items()}
     kept = share_within(1 / speedup, lambda each: share({name: each * size for name, size in sizes.items()}))
     return nearest({name: kept * size for name, size in sizes.items()}, 1 / speedup, steps, share)
@@ -58,10 +62,11 @@ def most_in_time(times: Times, steps: Mapping[str, Sequence[int]]) -> float:
     return times.uncut_ms / times.problem(nothing, steps).fastest().ms
 
 
-def _unreachable(speedup: float, most: float) -> BudgetError:
-    return BudgetError(
+def _unreachable(speedup: float, most: float) -> SpeedupError:
+    return SpeedupError(
         f"a speed-up of {speedup:.4g} cannot be reached: "
         f"by its table this network becomes at most {np.floor(100 * most) / 100:.2f} times as fast",
+        most=most * (1 - _FUZZ),
         fix="Ask for less, or let more be cut with --scope all.",
     )
 

@@ -1,0 +1,119 @@
+"""reaching: a plan is tried on the board, and another made, until it is surely as fast as was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeprune.errors import SpeedupError
+from edgeprune.journal import Journal
+from edgeprune.plan import PruningPlan
+from edgeprune.trying import Tried, Tries
+
+ROUNDS = 3
+"""How often a plan is made, tried, and made anew for more than was asked, before what was found is taken."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan that was tried on the board, with weights that are still those before recovery.
+
+    Attributes:
+        solved_for: the speed-up it was made for.
+        foretold: by the table.
+        measured: the speed-up.
+        ci95: its 95 % interval.
+    """
+
+    solved_for: float
+    foretold: float
+    measured: float
+    ci95: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.ci95
+        return f"solved for {self.solved_for:.3g}x, measured {self.measured:.3g}x [{low:.3g}, {high:.3g}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """How far plans came.
+
+    Attributes:
+        plan: the one whose lower end is highest, or the first that is fast enough.
+        trials: of all plans, in the order they were made; empty where nothing could be tried.
+        missed: why the speed-up that was asked for is not reached; empty if it is, or nothing could be tried.
+    """
+
+    plan: PruningPlan
+    trials: tuple[Trial, ...] = ()
+    missed: str = ""
+
+
+def reach(
+    goal: float,
+    plan_for: Callable[[float], PruningPlan],
+    board: Tries,
+    asked: Callable[[Tried], float],
+    journal: Journal,
+) -> Reached:
+    """Try a plan; if it is not surely as fast as was asked, correct the table by what was measured, and make another.
+
+    What the corrected table still foretells wrongly of the plan that was tried is asked for in proportion, and a
+    quarter of the interval's width more: the next interval scatters, too, and one that ends at what was asked on the
+    average misses it half of the time (ours). Where no plan is foretold to be so fast, the one that is foretold to be
+    fastest is tried, as the last: it may be faster than that.
+
+    Args:
+        goal: speed-up to make the first plan for.
+        plan_for: makes a plan for a speed-up, or raises SpeedupError.
+        board: where plans are tried.
+        asked: speed-up that the lower end of a measured interval must reach.
+        journal: told of each trial.
+
+    Raises:
+        SpeedupError: no plan is foretold to be so fast, and the one that comes nearest is not.
+    """
+    goal, plan, refusal = _made(plan_for, goal)
+    at_once, trials, plans, needed = refusal, list[Trial](), [plan], goal
+    while (found := board.tried(plans[-1])) is not None:
+        ratio, (low, high) = found.ratio, found.ci95
+        trials.append(Trial(goal, board.foretold(plans[-1]), ratio, found.ci95))
+        journal.say(f"round {len(trials)}: {trials[-1]}")
+        needed = asked(found)
+        if low >= needed:
+            return Reached(plans[-1], tuple(trials))
+        if refusal or len(trials) == ROUNDS:
+            break
+        board.learn(plans[-1])
+        more = board.foretold(plans[-1]) * needed / low * (1 + (high - low) / (4 * ratio))
+        goal, plan, refusal = _made(plan_for, more)
+        if any(plan.keep == one.keep for one in plans):
+            break
+        plans.append(plan)
+    if at_once:
+        raise _beside_what_was_measured(at_once, trials)
+    if not trials:
+        return Reached(plans[0])
+    best = max(range(len(trials)), key=lambda place: trials[place].ci95[0])
+    low, high = trials[best].ci95
+    missed = f"asked for {needed:.4g}x, the fastest of {len(trials)} plans is {trials[best].measured:.3g}x "
+    return Reached(plans[best], tuple(trials), f"{missed}[{low:.3g}, {high:.3g}]")
+
+
+def _made(plan_for: Callable[[float], PruningPlan], speedup: float) -> tuple[float, PruningPlan, SpeedupError | None]:
+    """The speed-up that a plan is made for, the plan, and why it is not made for what was asked, if it is not."""
+    try:
+        return speedup, plan_for(speedup), None
+    except SpeedupError as error:
+        if error.most <= 1:
+            raise
+        return error.most, plan_for(error.most), error
+
+
+def _beside_what_was_measured(refusal: SpeedupError, trials: Sequence[Trial]) -> SpeedupError:
+    if not trials:
+        return refusal
+    low, high = trials[0].ci95
+    measured = f"{trials[0].measured:.3g}x [{low:.3g}, {high:.3g}]"
+    return SpeedupError(f"{refusal.what}; measured, that plan is {measured}", most=refusal.most, fix=refusal.fix)
