@@ -19,8 +19,7 @@ from edgeprune.bench.work import LayerWork, layers_of, renamed
 from edgeprune.benched import JSON_SCHEMA_FILE
 from edgeprune.errors import EdgepruneError
 from edgeprune.profile import OperatorTime, Profile, append_profiles, load_profiles
-from edgeprune.worker import litert_profile, serve
-from edgeprune.worker.litert_profile import read_summary
+from edgeprune.worker import serve
 from edgeprune.worker.loaded import UnfitError
 from edgeprune.worker.onnx_profile import between_ns
 from edgeprune.worker.trtexec import read_profile
@@ -117,15 +116,6 @@ def test_a_file_of_the_other_format_lends_its_names_where_it_does_the_same_work(
     assert renamed(mine, [replace(theirs[0], macs=6)]) == tuple(mine)
 
 
-def test_litert_says_what_ran_in_which_order():
-    rows = read_summary((GOLDEN / "litert" / "summary.txt").read_text())
-    assert len(rows) == 15
-    assert rows[0][:2] == ("Convolution (NHWC, F32) IGEMM", "[Delegate]:0")
-    assert rows[3][:2] == ("Add (ND)", "[Delegate]:3")
-    assert all(ms >= 0 for _, _, ms in rows)
-    assert read_summary("") == []
-
-
 def test_trtexec_says_what_each_layer_takes_with_or_without_a_median():
     text = json.dumps([{"count": 50}, {"name": "conv + relu", "timeMs": 5, "averageMs": 0.1, "medianMs": 0.09}])
     assert read_profile(text) == [{"name": "conv + relu", "kind": "", "ns": pytest.approx(9e4), "place": "TensorRT"}]
@@ -136,14 +126,6 @@ def test_a_runtime_without_a_profiler_says_so(tmp_path):
     with pytest.raises(UnfitError, match="litert-gpu's Python package offers no profile") as caught:
         serve.profile("a.tflite", "litert-gpu", 1, "inputs.npy", "NHWC", 5)
     assert "--profile" in caught.value.fix
-
-
-def test_a_litert_without_the_library_says_which_version_has_it(monkeypatch):
-    pytest.importorskip("ai_edge_litert")
-    monkeypatch.setattr(litert_profile, "LIBRARY", "no-such-library.so")
-    with pytest.raises(UnfitError, match=r"LiteRT \S+ offers no profiler") as caught:
-        litert_profile.profile_litert("a.tflite", 1, np.zeros(1), 1)
-    assert "2.3 or newer" in caught.value.fix
 
 
 @pytest.mark.slow

@@ -1,16 +1,34 @@
 """What each operator of a TFLite file takes, by LiteRT's own profiler.
 
 LiteRT's Python package has no door to its profiler, so this takes the one of its C library (litert/c/litert_profiler.h,
-litert_compiled_model.h). Only handles and its text summary cross over, no structs: their layout changes with versions.
+litert_compiled_model.h). Its text summary adds up operators of one kind and number, of all calls so far, and of each
+part of a network that XNNPACK takes, for all parts are numbered from 0. So its events are read, too, in the order they
+happened. Their layout changes with versions: how long one is is measured, and they are believed where they add up to
+what the summary says.
 """
 
 from __future__ import annotations
 
 import re
-from ctypes import CDLL, CFUNCTYPE, byref, c_char_p, c_int, c_size_t, c_void_p, cast, create_string_buffer, memmove
+from collections.abc import Sequence
+from ctypes import (
+    CDLL,
+    CFUNCTYPE,
+    Structure,
+    byref,
+    c_char_p,
+    c_int,
+    c_size_t,
+    c_uint64,
+    c_void_p,
+    cast,
+    create_string_buffer,
+    memmove,
+    sizeof,
+)
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +41,46 @@ WARM_UP_CALLS = 10
 _CPU = 1  # LiteRtHwAccelerators
 _WRITE = 1  # LiteRtTensorBufferLockMode
 _ROW = re.compile(
-    r"^\s*(?P<kind>\S.*?)" + r"\s+[\d.]+" * 2 + r"\s+(?P<ms>[\d.]+)\s+[\d.]+%\s+[\d.]+%\s+\S+\s+\d+\s+(?P<name>\S.*)$"
+    r"^\s*(?P<kind>\S.*?)"
+    + r"\s+[\d.]+" * 2
+    + r"\s+(?P<ms>[\d.]+)\s+[\d.]+%\s+[\d.]+%\s+\S+\s+(?P<times>\d+)\s+(?P<name>\S.*)$"
 )
-_NEEDED = ("LiteRtGetProfileSummary", "LiteRtCompiledModelGetProfiler", "LiteRtGetRankedTensorType")
+_WORD = 8
+_UNTOUCHED = b"\xa5" * _WORD
+_LONGEST_EVENT = 64  # words; LiteRT 2.3: 13
+_ALL_EVENTS = frozenset(1 << bit for bit in range(9))  # LiteRtProfilerEventType, litert_profiler_event.h
+_OPERATORS = frozenset((2, 4, 8))  # the interpreter's, a delegate's, a delegate's that counts as the interpreter's
+_US_OF_ROUNDING = 1.0
+
+
+class Row(NamedTuple):
+    """An operator; of the summary, those of one kind and number.
+
+    Attributes:
+        kind: what it computes, and by which kernel.
+        name: its number.
+        ms: of all of them together.
+        times: how many there are.
+    """
+
+    kind: str
+    name: str
+    ms: float
+    times: int = 1
+
+
+class _Event(Structure):
+    """How a ProfiledEventData begins (litert_profiler_event.h)."""
+
+    _fields_ = (("tag", c_char_p), ("type", c_int), ("start_us", c_uint64), ("elapsed_us", c_uint64))
+
+
+_NEEDED = (
+    "LiteRtGetProfileSummary",
+    "LiteRtGetProfilerEvents",
+    "LiteRtCompiledModelGetProfiler",
+    "LiteRtGetRankedTensorType",
+)
 
 
 def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> dict[str, Any]:
@@ -39,7 +94,8 @@ def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> di
 
     Returns:
         version, call_ns (the sum of its operators: LiteRT times no whole) and operators in the order they ran: name,
-        kind, ns (median over the calls, without fractions of a microsecond), place.
+        kind, ns (median over the calls, without fractions of a microsecond), place. Where this version's events cannot
+        be read, operators of one kind and number are one, and ns the mean of their time together.
 
     Raises:
         UnfitError: this version's library offers no profiler.
@@ -57,22 +113,63 @@ def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> di
     model.feed(load_litert(path, 1).prepare(image))
     for _ in range(WARM_UP_CALLS):
         model.run()
-    tables = [read_summary(model.profiled_run()) for _ in range(calls)]
+    told = [model.profiled_run() for _ in range(calls)]
+    tables = believed(told[-1][0], [events for _, events in told])
     operators = [
-        {"name": name, "kind": kind, "ns": median(table[at][2] for table in tables) * 1e6, "place": "CPU"}
-        for at, (kind, name, _) in enumerate(tables[0])
+        {"name": one.name, "kind": one.kind, "ns": median(table[at].ms for table in tables) * 1e6, "place": "CPU"}
+        for at, one in enumerate(tables[0])
     ]
     return {"version": version, "call_ns": sum(one["ns"] for one in operators), "operators": operators}
 
 
-def read_summary(text: str) -> list[tuple[str, str, float]]:
-    """(kind, name, milliseconds) of each operator in the order they ran, of a summary of LiteRT's profiler."""
+def believed(summary: Sequence[Row], calls: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """The events of each call, where they add up to the summary of all; else the mean call that this tells of."""
+    if _agree(summary, [event for events in calls for event in events]):
+        return list(calls)
+    return [[one._replace(ms=one.ms / len(calls)) for one in summary]]
+
+
+def _agree(summary: Sequence[Row], events: Sequence[Row]) -> bool:
+    """Whether there are as many of each kind, and their times are the same but for what the summary rounds."""
+    for kind in {one.kind for one in (*summary, *events)}:
+        mine, theirs = ([one for one in rows if one.kind == kind] for rows in (summary, events))
+        times = sum(one.times for one in mine)
+        off = sum(one.ms for one in mine) - sum(one.ms for one in theirs)
+        if times != len(theirs) or abs(off) * 1e3 > _US_OF_ROUNDING * times:
+            return False
+    return True
+
+
+def read_summary(text: str) -> list[Row]:
+    """The operators in the order they first ran, of a summary of LiteRT's profiler."""
     rows = []
     for line in text.partition("Run Order")[2].partition("Top by")[0].splitlines():
         match = _ROW.match(line)
         if match:
-            rows.append((match["kind"].removeprefix("Delegate/"), match["name"], float(match["ms"])))
+            times = int(match["times"])
+            rows.append(Row(match["kind"].removeprefix("Delegate/"), match["name"], float(match["ms"]) * times, times))
     return rows
+
+
+def read_events(buffer: Any, number: int) -> list[Row]:
+    """The operators in the order they ran, of what LiteRT wrote into a buffer; none if that is not as it should be.
+
+    Args:
+        buffer: a ctypes array, `_UNTOUCHED` again and again before.
+        number: of events in it.
+    """
+    words = bytes(buffer)
+    written = len(words) // _WORD
+    while written and words[(written - 1) * _WORD : written * _WORD] == _UNTOUCHED:
+        written -= 1
+    length = written // number * _WORD if number else 0
+    if length < sizeof(_Event) or written % number:
+        return []
+    events = [_Event.from_buffer(buffer, at * length) for at in range(number)]
+    if not {one.type for one in events} <= _ALL_EVENTS:
+        return []  # before any of what should be a tag is followed
+    ran = [one for one in events if one.type in _OPERATORS]
+    return [Row((one.tag or b"").decode(), str(at), one.elapsed_us / 1e3) for at, one in enumerate(ran)]
 
 
 class _Model:
@@ -111,15 +208,19 @@ class _Model:
         one, sources, sinks = c_size_t(1), (c_void_p * 1)(self._input), (c_void_p * 1)(self._output)
         self._do("LiteRtRunCompiledModel", self._compiled, c_size_t(0), one, sources, one, sinks)
 
-    def profiled_run(self) -> str:
-        """One inference, and what the profiler says of it."""
-        said = c_char_p()
+    def profiled_run(self) -> tuple[list[Row], list[Row]]:
+        """One inference, and what the profiler says: its summary of all so far, and the events of this one."""
+        said, number = c_char_p(), c_int()
         self._do("LiteRtResetProfiler", self._profiler)
         self._do("LiteRtStartProfiler", self._profiler)
         self.run()
         self._do("LiteRtStopProfiler", self._profiler)
         self._do("LiteRtGetProfileSummary", self._profiler, self._compiled, byref(said))
-        return (said.value or b"").decode()
+        self._do("LiteRtGetNumProfilerEvents", self._profiler, byref(number))
+        size = number.value * _LONGEST_EVENT * _WORD
+        buffer = create_string_buffer(_UNTOUCHED * (size // _WORD), size)
+        self._do("LiteRtGetProfilerEvents", self._profiler, number, buffer)
+        return read_summary((said.value or b"").decode()), read_events(buffer, number.value)
 
     def _add(self, options: c_void_p, name: str, text: str) -> None:
         payload, opaque = create_string_buffer(text.encode()), c_void_p()
