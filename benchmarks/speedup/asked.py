@@ -12,10 +12,10 @@ This machine is the board, one thread. For each ratio:
 - **equal**: what is lost at the same speed by three ways to choose widths, all with the same scores (criterion
   `reconstruction`): *time*, least damage in the time, as `compress --speedup`; *MACs*, least damage in so many MACs, as
   `compress --macs`; *uniform*, the same share of each space. Each is made for the ratio as the same table foretells it,
-  and where it is measured more than 1 % faster or slower, made anew for so much less or more, at most three times. Then
-  the three are timed once more, in one run, which is what is told. What they lose comes from the refit model (as
-  `compress` recovers by default) on the second half of the images; the first half chose what `compress` does by
-  default.
+  and where it is measured more than 1 % faster or slower, made anew for so much less or more, at most three times: the
+  one that comes nearest is it. Then the three are timed once more, in one run, which is what is told. What they lose
+  comes from the refit model (as `compress` recovers by default) on the second half of the images; the first half chose
+  what `compress` does by default.
 
 ResNet-18 has no weights here: of it only what was asked, and times.
 """
@@ -27,6 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -186,32 +187,54 @@ def asked(subject: Subject, scored: Scored, ratio: float, multiple: int) -> Row:
 
 
 def alike(subject: Subject, scored: Scored, ratio: float, multiple: int) -> dict[str, PruningPlan]:
-    """A plan of each way, measured to be as fast as is wanted as nearly as a few corrections bring it there."""
+    """A plan of each way, of a few that were measured the one that is most nearly as fast as is wanted."""
     plan_for = planners(subject.uncut, scored, subject.board(), multiple)
-    goals, plans, off = dict.fromkeys(plan_for, ratio), dict[str, PruningPlan](), list(plan_for)
-    for correction in range(1 + CORRECTIONS):
-        plans |= {way: plan_for[way](goals[way]) for way in off}
-        if correction == CORRECTIONS:
-            break
-        found = subject.timed({way: plans[way] for way in off}, MATCHING_ROUNDS)
+    goals, off = dict.fromkeys(plan_for, ratio), {way: plan_for[way](ratio) for way in plan_for}
+    tried: dict[str, list[tuple[float, PruningPlan]]] = {way: [] for way in plan_for}
+    for _ in range(1 + CORRECTIONS):
+        found = subject.timed(off, MATCHING_ROUNDS)
         for way, its in found.items():
+            tried[way].append((abs(its.ratio / ratio - 1), off[way]))
             print(f"  {way}: solved for {goals[way]:.4g}x, {its.ratio:.4g}x [{its.ci95[0]:.4g}, {its.ci95[1]:.4g}]")
-        off = [way for way, its in found.items() if abs(its.ratio / ratio - 1) > ALIKE]
-        goals |= {way: goals[way] * ratio / found[way].ratio for way in off}
-    return plans
+        goals |= {way: goals[way] * ratio / its.ratio for way, its in found.items()}
+        off = {
+            way: new
+            for way in found
+            if nearest(tried[way])[0] > ALIKE and (new := other(plan_for[way], goals[way], tried[way])) is not None
+        }
+        if not off:
+            break
+    return {way: nearest(its)[1] for way, its in tried.items() if its}
+
+
+def nearest(tried: list[tuple[float, PruningPlan]]) -> tuple[float, PruningPlan]:
+    """The plan whose speed differs least from what it is to be, with the difference."""
+    return min(tried, key=itemgetter(0))
+
+
+def other(plan_for: Planner, goal: float, tried: list[tuple[float, PruningPlan]]) -> PruningPlan | None:
+    """A plan for a goal, where there is one and it was not tried before."""
+    try:
+        plan = plan_for(goal)
+    except BudgetError:
+        return None
+    return None if widths_of(plan) in [widths_of(one) for _, one in tried] else plan
 
 
 def equal(subject: Subject, scored: Scored, ratio: float, multiple: int, before: np.ndarray) -> Row:
     """Three plans that are as fast: times and accuracy."""
     assert subject.photos is not None
-    plans = alike(subject, scored, ratio, multiple)
+    try:
+        plans = alike(subject, scored, ratio, multiple)
+    except BudgetError as error:
+        return subject.row("equal", ratio, ways={}, unreachable=error.what.partition(": ")[2])
     times, ways, answers = subject.timed(plans), {}, {}
     for way, plan in plans.items():
         answers[way] = right(recovered(plan, subject.uncut, subject.batches), subject.photos.scoring)
         ways[way] = {"macs_kept": plan.macs_kept, "to_uncut": points(answers[way], before)}
         if way in times:
             ways[way] |= {"measured": times[way].ratio, "ci95": times[way].ci95}
-    for way in ("MACs", "uniform"):
+    for way in [one for one in plans if "time" in plans and one != "time"]:
         ways[way]["time_to_this"] = points(answers["time"], answers[way])
     return subject.row("equal", ratio, ways=ways)
 
@@ -243,36 +266,40 @@ def interval(its: Row) -> str:
     return f"{its['measured']:.2f}x [{low:.2f}, {high:.2f}]"
 
 
+def line(*cells: object) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def tables(rows: list[Row]) -> str:
     """As Markdown: what was asked for, then what it costs at equal speed."""
-    lines = [
-        "| network | runtime | asked | rounds, each measured | timed once more | reached | MACs kept |",
-        "|" + "---|" * 7,
-    ]
+    asked_heads = ("network", "runtime", "asked", "rounds, each measured", "timed once more", "reached", "MACs kept")
+    lines = [line(*asked_heads), "|" + "---|" * len(asked_heads)]
     for row in (one for one in rows if one["part"] == "asked"):
         rounds = row.get("unreachable") or ", ".join(interval(one) for one in row["trials"])
         again = "-" if "unreachable" in row else interval(row)
         reached = "yes" if row.get("ci95", [0])[0] >= row["ratio"] else "no"
         kept = f"{row['macs_kept']:.0%}" if "macs_kept" in row else "-"
         name = row["network"] + ("" if row.get("scope", "inner") == "inner" else f", scope {row['scope']}")
-        cells = (name, row["runtime"], f"{row['ratio']:g}x", rounds, again, reached, kept)
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| network | runtime | wanted | widths by | measured | MACs kept | to uncut, points | time's to this |",
-    ]
-    lines += ["|" + "---|" * 8]
+        lines.append(line(name, row["runtime"], f"{row['ratio']:g}x", rounds, again, reached, kept))
+    equal_heads = (
+        "network",
+        "runtime",
+        "wanted",
+        "widths by",
+        "measured",
+        "MACs kept",
+        "to uncut, points",
+        "time's to this",
+    )
+    lines += ["", line(*equal_heads), "|" + "---|" * len(equal_heads)]
     for row in (one for one in rows if one["part"] == "equal"):
+        subject = (row["network"], row["runtime"], f"{row['ratio']:g}x")
+        if "unreachable" in row:
+            lines.append(line(*subject, "-", row["unreachable"], "-", "-", "-"))
         for way, its in row["ways"].items():
-            cells = (
-                row["network"],
-                row["runtime"],
-                f"{row['ratio']:g}x",
-                way,
-                interval(its),
-                f"{its['macs_kept']:.0%}",
-            )
-            lines.append(f"| {' | '.join((*cells, its['to_uncut'], its.get('time_to_this', '')))} |")
+            kept = f"{its['macs_kept']:.0%}"
+            lines.append(line(*subject, way, interval(its), kept, its["to_uncut"], its.get("time_to_this", "")))
     return "\n".join(lines)
 
 
