@@ -31,8 +31,13 @@ class Trial:
     ci95: tuple[float, float]
 
     def __str__(self) -> str:
+        return f"solved for {self.solved_for:.3g}x, measured {self.speed_up}"
+
+    @property
+    def speed_up(self) -> str:
+        """What was measured, with its interval."""
         low, high = self.ci95
-        return f"solved for {self.solved_for:.3g}x, measured {self.measured:.3g}x [{low:.3g}, {high:.3g}]"
+        return f"{self.measured:.3g}x [{low:.3g}, {high:.3g}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +101,8 @@ def reach(
     if not trials:
         return Reached(plans[0])
     best = max(range(len(trials)), key=lambda place: trials[place].ci95[0])
-    low, high = trials[best].ci95
-    missed = f"asked for {needed:.4g}x, the fastest of {len(trials)} plans is {trials[best].measured:.3g}x "
-    return Reached(plans[best], tuple(trials), f"{missed}[{low:.3g}, {high:.3g}]")
+    missed = f"asked for {needed:.4g}x, the fastest of {len(trials)} plans is {trials[best].speed_up}"
+    return Reached(plans[best], tuple(trials), missed)
 
 
 def _made(plan_for: Callable[[float], PruningPlan], speedup: float) -> tuple[float, PruningPlan, SpeedupError | None]:
@@ -114,6 +118,5 @@ def _made(plan_for: Callable[[float], PruningPlan], speedup: float) -> tuple[flo
 def _beside_what_was_measured(refusal: SpeedupError, trials: Sequence[Trial]) -> SpeedupError:
     if not trials:
         return refusal
-    low, high = trials[0].ci95
-    measured = f"{trials[0].measured:.3g}x [{low:.3g}, {high:.3g}]"
-    return SpeedupError(f"{refusal.what}; measured, that plan is {measured}", most=refusal.most, fix=refusal.fix)
+    what = f"{refusal.what}; measured, that plan is {trials[0].speed_up}"
+    return SpeedupError(what, most=refusal.most, fix=refusal.fix)

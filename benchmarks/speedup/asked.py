@@ -234,8 +234,8 @@ def equal(subject: Subject, scored: Scored, ratio: float, multiple: int, before:
         ways[way] = {"macs_kept": plan.macs_kept, "to_uncut": points(answers[way], before)}
         if way in times:
             ways[way] |= {"measured": times[way].ratio, "ci95": times[way].ci95}
-    for way in [one for one in plans if "time" in plans and one != "time"]:
-        ways[way]["time_to_this"] = points(answers["time"], answers[way])
+        if "time" in answers and way != "time":
+            ways[way]["time_to_this"] = points(answers["time"], answers[way])
     return subject.row("equal", ratio, ways=ways)
 
 

@@ -45,6 +45,12 @@ _ROW = re.compile(
     + r"\s+[\d.]+" * 2
     + r"\s+(?P<ms>[\d.]+)\s+[\d.]+%\s+[\d.]+%\s+\S+\s+(?P<times>\d+)\s+(?P<name>\S.*)$"
 )
+_NEEDED = (
+    "LiteRtGetProfileSummary",
+    "LiteRtGetProfilerEvents",
+    "LiteRtCompiledModelGetProfiler",
+    "LiteRtGetRankedTensorType",
+)
 _WORD = 8
 _UNTOUCHED = b"\xa5" * _WORD
 _LONGEST_EVENT = 64  # words; LiteRT 2.3: 13
@@ -73,14 +79,6 @@ class _Event(Structure):
     """How a ProfiledEventData begins (litert_profiler_event.h)."""
 
     _fields_ = (("tag", c_char_p), ("type", c_int), ("start_us", c_uint64), ("elapsed_us", c_uint64))
-
-
-_NEEDED = (
-    "LiteRtGetProfileSummary",
-    "LiteRtGetProfilerEvents",
-    "LiteRtCompiledModelGetProfiler",
-    "LiteRtGetRankedTensorType",
-)
 
 
 def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def profile_litert(path: str, threads: int, image: np.ndarray, calls: int) -> di
     for _ in range(WARM_UP_CALLS):
         model.run()
     told = [model.profiled_run() for _ in range(calls)]
-    tables = believed(told[-1][0], [events for _, events in told])
+    tables = believed(read_summary(told[-1][0]), [events for _, events in told])
     operators = [
         {"name": one.name, "kind": one.kind, "ns": median(table[at].ms for table in tables) * 1e6, "place": "CPU"}
         for at, one in enumerate(tables[0])
@@ -208,7 +206,7 @@ class _Model:
         one, sources, sinks = c_size_t(1), (c_void_p * 1)(self._input), (c_void_p * 1)(self._output)
         self._do("LiteRtRunCompiledModel", self._compiled, c_size_t(0), one, sources, one, sinks)
 
-    def profiled_run(self) -> tuple[list[Row], list[Row]]:
+    def profiled_run(self) -> tuple[str, list[Row]]:
         """One inference, and what the profiler says: its summary of all so far, and the events of this one."""
         said, number = c_char_p(), c_int()
         self._do("LiteRtResetProfiler", self._profiler)
@@ -220,7 +218,7 @@ class _Model:
         size = number.value * _LONGEST_EVENT * _WORD
         buffer = create_string_buffer(_UNTOUCHED * (size // _WORD), size)
         self._do("LiteRtGetProfilerEvents", self._profiler, number, buffer)
-        return read_summary((said.value or b"").decode()), read_events(buffer, number.value)
+        return (said.value or b"").decode(), read_events(buffer, number.value)
 
     def _add(self, options: c_void_p, name: str, text: str) -> None:
         payload, opaque = create_string_buffer(text.encode()), c_void_p()
