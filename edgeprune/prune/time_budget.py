@@ -50,7 +50,7 @@ def even_in_time(times: Times, steps: Mapping[str, list[int]], speedup: float) -
 
     least = share({name: float(allowed[0]) for name, allowed in steps.items()})
     if least > 1 / speedup:
-        raise _unreachable(speedup, 1 / least)
+        raise _unreachable(speedup, 1 / least, " in equal shares")
     sizes = {name: allowed[-1] for name, allowed in steps.items()}
     kept = share_within(1 / speedup, lambda each: share({name: each * size for name, size in sizes.items()}))
     return nearest({name: kept * size for name, size in sizes.items()}, 1 / speedup, steps, share)
@@ -62,10 +62,10 @@ def most_in_time(times: Times, steps: Mapping[str, Sequence[int]]) -> float:
     return times.uncut_ms / times.problem(nothing, steps).fastest().ms
 
 
-def _unreachable(speedup: float, most: float) -> SpeedupError:
+def _unreachable(speedup: float, most: float, how: str = "") -> SpeedupError:
     return SpeedupError(
         f"a speed-up of {speedup:.4g} cannot be reached: "
-        f"by its table this network becomes at most {np.floor(100 * most) / 100:.2f} times as fast",
+        f"by its table this network becomes at most {np.floor(100 * most) / 100:.2f} times as fast{how}",
         most=most * (1 - _FUZZ),
         fix="Ask for less, or let more be cut with --scope all.",
     )

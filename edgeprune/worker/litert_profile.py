@@ -217,7 +217,8 @@ class _Model:
         self._do("LiteRtGetNumProfilerEvents", self._profiler, byref(number))
         size = number.value * _LONGEST_EVENT * _WORD
         buffer = create_string_buffer(_UNTOUCHED * (size // _WORD), size)
-        self._do("LiteRtGetProfilerEvents", self._profiler, number, buffer)
+        if number.value:  # asked for none, it calls the buffer too small
+            self._do("LiteRtGetProfilerEvents", self._profiler, number, buffer)
         return (said.value or b"").decode(), read_events(buffer, number.value)
 
     def _add(self, options: c_void_p, name: str, text: str) -> None:
