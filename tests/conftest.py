@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from program_runs import Tiny, tiny_project
 
 import edgeprune.bench.session
+from edgeprune.export.child import end_child
 
 DATA = Path(os.environ.get("EDGEPRUNE_DATA", "../shared/data"))
 
@@ -53,6 +54,15 @@ def one_thread() -> Iterator[None]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """A user's project: a network in a file, weights, and forty labelled images."""
     return tiny_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def tflite_extra() -> Iterator[None]:
+    """The converter and the quantizer of TFLite files; the child that runs them ends with the module."""
+    for module in ("litert_torch", "ai_edge_quantizer"):
+        pytest.importorskip(module, reason="needs the [tflite] extra", exc_type=ImportError)
+    yield
+    end_child()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from export_nets import COST, Tiny, images_of, model_of
 
 from edgeprune.errors import ParityError
 from edgeprune.export.calibration import calibration_of
-from edgeprune.export.child import end_child
 from edgeprune.export.divergence import divergence_of
 from edgeprune.export.execute import outputs_of
 from edgeprune.export.parity import check
@@ -29,12 +28,10 @@ KINDS = {2: np.float16, 4: np.float32, 1: np.int8}
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory):
-    for module in ("litert_torch", "ai_edge_quantizer"):
-        pytest.importorskip(module, reason="needs the [tflite] extra", exc_type=ImportError)
+def originals(tmp_path_factory, tflite_extra):
     run, model, target = tmp_path_factory.mktemp("run"), model_of(Tiny), load_target("rpi4")
     calibration = calibration_of(images_of(32), "noise")
-    yield (
+    return (
         model,
         run,
         {
@@ -42,7 +39,6 @@ def originals(tmp_path_factory):
             for one in ("fp32", "fp16", "int8")
         },
     )
-    end_child()
 
 
 def turn_around(content: bytearray, shape: tuple[int, ...]) -> None:

@@ -6,23 +6,15 @@ import torch
 from export_nets import images_of, model_of, outputs_of
 from torch import Tensor, nn
 
-from edgeprune.export.child import end_child
 from edgeprune.export.execute import opened
 from edgeprune.export.litert import litert_file
 from edgeprune.export.tflite_quantise import quantised
 from edgeprune.model import Model
 
-pytestmark = pytest.mark.slow  # the converter and the quantizer alone take seconds to import
+# The converter and the quantizer alone take seconds to import.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tflite_extra")]
 
 WIDE = 160
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    for module in ("litert_torch", "ai_edge_quantizer"):
-        pytest.importorskip(module, reason="needs the [tflite] extra", exc_type=ImportError)
-    yield
-    end_child()
 
 
 class Wide(nn.Module):

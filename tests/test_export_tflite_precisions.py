@@ -17,15 +17,8 @@ from edgeprune.export.tflite import export_tflite, inspect
 from edgeprune.export.tflite_quantise import quantised
 from edgeprune.target import load_target
 
-pytestmark = pytest.mark.slow  # the converter and the quantizer alone take seconds to import
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _installed():
-    for module in ("litert_torch", "ai_edge_quantizer"):
-        pytest.importorskip(module, reason="needs the [tflite] extra", exc_type=ImportError)
-    yield
-    end_child()
+# The converter and the quantizer alone take seconds to import.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tflite_extra")]
 
 
 @pytest.fixture(scope="module")
