@@ -41,7 +41,7 @@ class Slower:
         found = simulated_board.variant_at(self._shapes, widths_of(plan))
         return replace(found, ms=found.ms + MORE_MS, uncut_ms=found.uncut_ms + MORE_MS)
 
-    def tried(self, plan: PruningPlan) -> Tried:
+    def tried(self, plan: PruningPlan, longer: bool = False) -> Tried:
         found = self._timed(plan)
         ratio = found.uncut_ms / found.ms
         return Tried(ratio, (ratio, ratio), found.uncut_ms)

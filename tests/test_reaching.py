@@ -29,23 +29,38 @@ class Pretended:
 
     Attributes:
         learned: the plans whose times the table was corrected by.
+        longer: the plans that were timed for longer.
     """
 
     def __init__(self, share: float = 1.0, speeds: tuple[float | None, ...] = (), uncut_ms: float = 60.0) -> None:
         self.share, self.speeds, self.uncut_ms = share, list(speeds), uncut_ms
         self.learned: list[float] = []
+        self.longer: list[float] = []
 
-    def tried(self, plan: PruningPlan) -> Tried | None:
+    def tried(self, plan: PruningPlan, longer: bool = False) -> Tried | None:
+        if longer:
+            self.longer.append(asked_of(plan))
         ratio = self.speeds.pop(0) if self.speeds else self.share * asked_of(plan)
         if ratio is None:
             return None
-        return Tried(ratio, (0.98 * ratio, 1.02 * ratio), self.uncut_ms)
+        scatter = 0.01 if longer else 0.02
+        return Tried(ratio, ((1 - scatter) * ratio, (1 + scatter) * ratio), self.uncut_ms)
 
     def learn(self, plan: PruningPlan) -> None:
         self.learned.append(asked_of(plan))
 
     def foretold(self, plan: PruningPlan) -> float:
         return asked_of(plan)
+
+
+class Told(Nobody):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class Corrected(Pretended):
@@ -82,6 +97,37 @@ def test_a_slower_board_is_asked_for_more_until_the_lower_end_reaches_what_was_a
 def test_what_the_table_has_learned_is_not_asked_for_twice() -> None:
     found = found_by(Corrected(0.9))
     assert found.trials[1].solved_for == pytest.approx(1.5 / 0.98 * 1.01)
+
+
+def test_a_plan_that_is_perhaps_fast_enough_is_timed_for_longer_and_that_time_alone_counts() -> None:
+    journal = Told()
+    board = Pretended(speeds=(1.51, 1.52))
+    found = reach(1.5, plan_for, board, lambda _: 1.5, Journal(journal))
+    assert board.longer == [1.5]
+    assert [(trial.measured, trial.ci95[0]) for trial in found.trials] == [(1.52, pytest.approx(0.99 * 1.52))]
+    assert not found.missed
+    assert not board.learned
+    assert journal.lines == [
+        "round 1: solved for 1.5x, measured 1.51x [1.48, 1.54]: perhaps, timed for longer",
+        "round 1: solved for 1.5x, measured 1.52x [1.5, 1.54]",
+    ]
+
+
+def test_a_longer_time_that_does_not_confirm_the_plan_makes_another() -> None:
+    found = found_by(Pretended(speeds=(1.51, 1.49, 1.6)))
+    assert [trial.measured for trial in found.trials] == [1.49, 1.6]
+    assert not found.missed
+
+
+def test_where_the_board_is_too_busy_for_a_longer_time_the_shorter_one_counts() -> None:
+    found = found_by(Pretended(speeds=(1.51, None, 1.6)))
+    assert [trial.measured for trial in found.trials] == [1.51, 1.6]
+
+
+def test_a_plan_that_is_too_slow_is_not_timed_for_longer() -> None:
+    board = Pretended(speeds=(1.49, 1.6))
+    found_by(board)
+    assert not board.longer
 
 
 def test_after_three_rounds_the_fastest_is_taken_and_the_miss_is_told() -> None:

@@ -63,7 +63,7 @@ def test_what_nothing_can_be_said_of_is_timed_once_more_unless_emulated(
     doubts: tuple[Doubt, ...], times: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []
-    monkeypatch.setattr(trying, "measure", lambda *_, **__: (timed.append(1), ("a measurement",))[1])
+    monkeypatch.setattr(trying, "measure", lambda *_, rounds, **__: (timed.append(rounds), ("a measurement",))[1])
     monkeypatch.setattr(trying, "open_device", lambda _: nullcontext())
     monkeypatch.setattr(trying, "doubts", lambda _: doubts)
     monkeypatch.setattr(trying, "compare", lambda _: ())
@@ -84,6 +84,9 @@ def test_what_nothing_can_be_said_of_is_timed_once_more_unless_emulated(
     assert board.tried(SimpleNamespace(keep={})) is None
     assert len(timed) == 2 * times
     assert journal.warnings[1].startswith(f"the speed-up is foretold by the table, not measured; {told}")
+
+    assert board.tried(SimpleNamespace(keep={}), longer=True) is None
+    assert timed[2 * times :] == [3 * timed[times]] * times
 
 
 def timed(role: str, path: str, ms: Sequence[float]) -> Measurement:

@@ -173,7 +173,7 @@ class Counts:
         """Instructions of the uncut network over those of a plan, as foretold."""
         return foretold(self.times, widths_of(plan))
 
-    def tried(self, plan: PruningPlan) -> Tried:
+    def tried(self, plan: PruningPlan, longer: bool = False) -> Tried:  # noqa: ARG002  # counts do not scatter
         """Count a plan."""
         widths = widths_of(plan)
         uncut, cut = self.counter.counted([widths])
