@@ -1,6 +1,7 @@
 """What of a network is left after a cut, without training and without labels, by how filters and widths are chosen.
 
     python benchmarks/recovery/choices.py [mobilenet_v2 resnet56] [--criteria qsfm,reconstruction] [--half second]
+        [--macs 0.8]
 
 MobileNet-V2 at 65 % of its MACs, widths in multiples of 8, on one half of the ImageNet validation subset (calibrated
 with other images); ResNet-56 at 51.3 %, any width, on as many test images of CIFAR-10 (JPEG-75 copy). Each criterion
@@ -32,9 +33,11 @@ def main() -> None:
     parser.add_argument("--criteria", default="l1,qsfm,reconstruction")
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--half", choices=HALVES, default="second")
+    parser.add_argument("--macs", type=float, help="share to keep, in place of the networks' own")
     options = parser.parse_args()
     for name in options.networks:
         task, journal = TASKS[name], Journal(Nobody())
+        task = replace(task, macs=options.macs or task.macs)
         uncut = task.uncut(journal)
         photos = task.photos(uncut, options.calibration, options.half)
         images, batches = photos.scoring, photos.batches(uncut.model)
