@@ -23,6 +23,9 @@ FIXED = -1
 
 Labels = NDArray[np.int64]
 
+Kept = Mapping[str, tuple[int, ...]]
+"""Channel space -> the indices of its filters that stay, ascending; spaces that are not named stay whole."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -190,7 +193,7 @@ class ChannelMap:
                 return space
         raise EdgepruneError(f"the model has no channel space {name!r}")
 
-    def alive(self, keep: Mapping[str, tuple[int, ...]]) -> NDArray[np.bool_]:
+    def alive(self, keep: Kept) -> NDArray[np.bool_]:
         """Which channels stay, bool [size], if each named space keeps the given indices and the others stay whole."""
         alive = np.ones(self.size, dtype=bool)
         for name, kept in keep.items():

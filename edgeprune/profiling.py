@@ -18,6 +18,7 @@ from edgeprune.bench.session import measure
 from edgeprune.bench.single import made_up_images
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Reason, doubts
+from edgeprune.channels import Kept
 from edgeprune.cutting import traced
 from edgeprune.errors import DeviceError, TrustError, UsageError
 from edgeprune.journal import Journal, Listener, Nobody
@@ -32,7 +33,7 @@ from edgeprune.registry import unknown
 from edgeprune.request import Request
 from edgeprune.target import load_target
 from edgeprune.trying import accept, conditions_of, look_at, timed_variants
-from edgeprune.variants import VariantFiles, choices_of, variants_of
+from edgeprune.variants import VariantFiles, choices_of, spread, variants_of
 from edgeprune.worker.runtimes import RUNTIMES
 
 BATCH = 5
@@ -141,7 +142,8 @@ def profile(order: ProfileOrder, listener: Listener | None = None) -> Profiled:
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         files = VariantFiles(Path(folder), uncut, target, RUNTIMES[runtime].format, journal)
         while done < len(every) and (order.minutes is None or time.monotonic() - begin < 60 * order.minutes):
-            conditions, found = _batch(order, runtime, files, every[done : done + BATCH], shapes, journal)
+            batch = [spread(one, shapes.sizes) for one in every[done : done + BATCH]]
+            conditions, found = _batch(order, runtime, files, batch, shapes, journal)
             table = _extended(table, conditions, order, shapes, model.name, found, journal)
             table.save(order.table)
             done += len(found)
@@ -172,7 +174,7 @@ def _batch(
     order: ProfileOrder,
     runtime: str,
     files: VariantFiles,
-    widths: Sequence[Mapping[str, int]],
+    keeps: Sequence[Kept],
     shapes: Shapes,
     journal: Journal,
 ) -> tuple[Conditions, tuple[Variant, ...]]:
@@ -181,7 +183,7 @@ def _batch(
     Raises:
         TrustError: the times are not trustworthy, twice.
     """
-    artifacts = files.of([one for one in widths if one])
+    artifacts = files.of([one for one in keeps if one])
     try:
         measured = _timed(order, runtime, artifacts, files.folder, journal)
         with journal.stage(f"profile {order.device}") as tick, open_device(order.device) as transport:
@@ -198,7 +200,7 @@ def _batch(
         raise DeviceError(error.what, where=order.device, fix=_GOES_ON) from error
     if refused:
         raise DeviceError(f"{refused[0].runtime} cannot be profiled: {refused[0].reason}", fix=refused[0].fix)
-    return conditions_of(measured[0]), timed_variants(widths, measured, profiles, shapes)
+    return conditions_of(measured[0]), timed_variants(keeps, measured, profiles, shapes)
 
 
 def _timed(

@@ -68,7 +68,8 @@ def reach(
     quarter of the interval's width more: the next interval scatters, too, and one that ends at what was asked on the
     average misses it half of the time (ours). A plan that is as fast as was asked, though not surely, is timed for
     longer before another is made, and that time alone counts: each new plan errs anew. Where no plan is foretold to be
-    so fast, the one that is foretold to be fastest is tried, as the last: it may be faster than that.
+    so fast, the one that is foretold to be fastest is tried: it may be faster than that. If it is not fast enough, it
+    is the last; if it is, the table learns from it, and may tell of one that is slower and still fast enough.
 
     Args:
         goal: speed-up to make the first plan for.
@@ -82,6 +83,7 @@ def reach(
     """
     goal, plan, refusal = _made(plan_for, goal)
     at_once, trials, plans, needed = refusal, list[Trial](), [plan], goal
+    enough: PruningPlan | None = None
     while (found := board.tried(plans[-1])) is not None:
         foretold, shown = board.foretold(plans[-1]), f"round {len(trials) + 1}: "
         if found.ci95[0] < asked(found) <= found.ratio:
@@ -91,9 +93,10 @@ def reach(
         trials.append(Trial(goal, foretold, ratio, found.ci95))
         journal.say(f"{shown}{trials[-1]}")
         needed = asked(found)
-        if low >= needed:
-            return Reached(plans[-1], tuple(trials))
-        if refusal or len(trials) == ROUNDS:
+        fast_enough = low >= needed
+        enough = plans[-1] if fast_enough else enough
+        as_asked = refusal is None  # else it is the fastest, and only a slower one is left to look for
+        if len(trials) == ROUNDS or fast_enough == as_asked:
             break
         board.learn(plans[-1])
         more = board.foretold(plans[-1]) * needed / low * (1 + (high - low) / (4 * ratio))
@@ -101,6 +104,8 @@ def reach(
         if any(plan.keep == one.keep for one in plans):
             break
         plans.append(plan)
+    if enough:
+        return Reached(enough, tuple(trials))
     if at_once:
         raise _beside_what_was_measured(at_once, trials)
     if not trials:

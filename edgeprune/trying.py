@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from edgeprune.bench.single import made_up_images
 from edgeprune.bench.slots import slot
 from edgeprune.bench.transport import open_device
 from edgeprune.bench.trust import Doubt, Reason, doubts
+from edgeprune.channels import Kept
 from edgeprune.errors import UsageError
 from edgeprune.journal import Journal
 from edgeprune.latency import Conditions, LatencyTable, Variant
@@ -110,7 +111,7 @@ class Board:
             DeviceError: the device cannot be reached, or its runtime does not run the file.
             UsageError: the device is not as it was when the table was measured.
         """
-        artifacts = self._files.of([widths_of(plan)])
+        artifacts = self._files.of([plan.keep])
         rounds = _BLOCKS_OF_A_PLAN * (_LONGER if longer else 1)
         measured, found, fatal = self._measured_twice(artifacts, self._files.folder, rounds)
         if not found:
@@ -176,7 +177,7 @@ class Board:
                 tick=tick,
             )
         if not refused:
-            found = timed_variants([widths_of(plan)], self._last, profiles, self._shapes)
+            found = timed_variants([plan.keep], self._last, profiles, self._shapes)
             self._table = self._table.with_variants(self._shapes.fingerprint, "", found)
             self.times = Times.of(self._table, self._shapes)
 
@@ -211,7 +212,7 @@ def conditions_of(measured: Measurement) -> Conditions:
 
 
 def timed_variants(
-    widths: Sequence[Mapping[str, int]], measured: Sequence[Measurement], profiles: Sequence[Profile], shapes: Shapes
+    keeps: Sequence[Kept], measured: Sequence[Measurement], profiles: Sequence[Profile], shapes: Shapes
 ) -> tuple[Variant, ...]:
     """What was measured of each variant; the uncut network is measured first, and counts where it is among them.
 
@@ -221,12 +222,12 @@ def timed_variants(
     ratios = {one.candidate: one.ratio for one in compare(measured)}
     uncut_ms = median_ms(measured[0])
     found = []
-    for its in widths:
-        place = 1 + [one for one in widths if one].index(its) if its else 0
+    for keep in keeps:
+        place = 1 + [one for one in keeps if one].index(keep) if keep else 0
         operators = [(one.macs, one.ms) for one in profiles[place].operators]
         ratio = ratios.get(measured[place].path)
         ms = uncut_ms / ratio if ratio else median_ms(measured[place])
-        found.append(profiled_variant(shapes, its, ms, uncut_ms, operators))
+        found.append(profiled_variant(shapes, keep, ms, uncut_ms, operators))
     return tuple(found)
 
 

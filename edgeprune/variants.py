@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.artifact import Artifact
+from edgeprune.channels import Kept
 from edgeprune.cutting import Traced
 from edgeprune.export import EXPORTERS
 from edgeprune.journal import Journal
@@ -63,6 +64,16 @@ def variants_of(choices: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     return [variant(choices, number) for number in range(1 + max([_LEAST, *map(len, choices.values())]))]
 
 
+def spread(widths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Filters of spaces of some sizes, so many of each, evenly from all of them.
+
+    Where each layer that reads a space reads all of it, which ones stay makes no difference to the time. Some read a
+    part: the first stage of a ResNet whose shortcuts add zeros has a quarter of the filters that the last one has. Of
+    these each then keeps its share, as `Shapes.at` says.
+    """
+    return {name: tuple(place * sizes[name] // width for place in range(width)) for name, width in widths.items()}
+
+
 class VariantFiles:
     """Model files of the uncut network and of its variants, in a folder."""
 
@@ -74,11 +85,11 @@ class VariantFiles:
     def _baseline(self) -> Artifact:
         return self._written(self._uncut.model, self._uncut.cost, "baseline")
 
-    def of(self, widths: Sequence[Mapping[str, int]]) -> tuple[Artifact, ...]:
-        """The uncut network's file and one for each variant."""
+    def of(self, keeps: Sequence[Kept]) -> tuple[Artifact, ...]:
+        """The uncut network's file and one for each choice of filters."""
         found = [self._baseline]
-        for number, one in enumerate(widths):
-            plan = _plan(self._uncut, one, self._target.channel_multiple)
+        for number, keep in enumerate(keeps):
+            plan = _plan(self._uncut, keep, self._target.channel_multiple)
             with self._journal.stage("cut"):
                 smaller = apply(plan, self._uncut.channel_map, self._uncut.model)
             found.append(self._written(smaller, self._cost(smaller, plan), f"pruned-{number}"))
@@ -102,8 +113,7 @@ class VariantFiles:
         return replace(artifact, path=path.name, role="baseline" if name == "baseline" else "pruned")
 
 
-def _plan(uncut: Traced, widths: Mapping[str, int], multiple: int) -> PruningPlan:
-    """Which filters stay does not change the time: the first ones."""
+def _plan(uncut: Traced, keep: Kept, multiple: int) -> PruningPlan:
     return PruningPlan(
         model=uncut.channel_map.fingerprint,
         criterion="none",
@@ -111,6 +121,6 @@ def _plan(uncut: Traced, widths: Mapping[str, int], multiple: int) -> PruningPla
         budget=Budget(ratio="auto"),
         channel_multiple=multiple,
         sizes={space.name: space.size for space in uncut.channel_map.spaces},
-        keep={name: tuple(range(width)) for name, width in widths.items()},
+        keep=keep,
         macs_kept=1.0,
     )

@@ -19,6 +19,7 @@ from edgeprune import cutting, profiling, trying
 from edgeprune.artifact import Artifact
 from edgeprune.bench.faults import ConnectionLostError
 from edgeprune.bench.trust import Doubt, Reason
+from edgeprune.channels import Kept
 from edgeprune.compressing_command import _measure_table
 from edgeprune.errors import DeviceError, EdgepruneError, TrustError, UsageError
 from edgeprune.export import EXPORTERS
@@ -30,7 +31,7 @@ from edgeprune.prune.shapes import Shapes
 from edgeprune.request import Request
 from edgeprune.target import load_target
 from edgeprune.terminal import Talk
-from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, variant, variants_of
+from edgeprune.variants import MOST_WIDTHS, VariantFiles, choices_of, spread, variant, variants_of
 
 
 @settings(max_examples=50, deadline=None)
@@ -68,10 +69,10 @@ def test_a_variants_file_is_that_of_a_run_which_cuts_as_much(tmp_path: Path) -> 
     target, journal = load_target("rpi4"), Journal(Nobody())
     uncut = cutting.traced(zoo("digits"), journal)
     widths = variant(choices_of(uncut, "inner", target.channel_multiple), 1)
-    keep = {name: tuple(range(width)) for name, width in widths.items()}
+    keep = spread(widths, {space.name: space.size for space in uncut.channel_map.spaces})
     _, smaller = cutting.cut(plan_of(uncut.channel_map, keep), uncut, journal)
     (tmp_path / "variants").mkdir()
-    found = VariantFiles(tmp_path / "variants", uncut, target, "onnx", journal).of([widths])[1]
+    found = VariantFiles(tmp_path / "variants", uncut, target, "onnx", journal).of([keep])[1]
     wanted = EXPORTERS.load("onnx")(smaller.model, smaller.cost, target, "fp32", tmp_path / "run.onnx", None)
     assert (found.macs, found.parameters) == (wanted.macs, wanted.parameters)
     files = (tmp_path / "variants" / found.path, tmp_path / "run.onnx")
@@ -101,7 +102,7 @@ class SimulatedBoard:
         monkeypatch.setattr(trying, "facts_of", lambda _: {"model": self.name, "emulated": self.emulated})
 
     def files(self, folder: Path, *_: object) -> SimpleNamespace:
-        return SimpleNamespace(folder=folder, of=lambda widths: [_file(one) for one in ({}, *widths)])
+        return SimpleNamespace(folder=folder, of=lambda keeps: [_file(one) for one in ({}, *keeps)])
 
     def measure(
         self, files: Sequence[Artifact], _: object, __: object, threads: tuple[int], **___: object
@@ -144,7 +145,8 @@ class _Nothing:
         pass
 
 
-def _file(widths: dict[str, int]) -> Artifact:
+def _file(keep: Kept) -> Artifact:
+    widths = {name: len(kept) for name, kept in keep.items()}
     return Artifact("f.onnx", "", 0, "pruned", "onnx", "fp32", (1, 8, 8), "NCHW", 0, 0, details={"widths": widths})
 
 

@@ -159,6 +159,15 @@ def test_what_the_table_holds_for_too_fast_is_tried_before_it_is_refused() -> No
     assert not found.missed
 
 
+def test_the_fastest_that_is_faster_than_asked_makes_room_for_one_that_loses_less() -> None:
+    board = Corrected(2.0)
+    found = reach(
+        1.5, lambda speedup: plan_for(speedup, 4.0 if board.learned else 1.4), board, lambda _: 1.5, Journal(Nobody())
+    )
+    assert [round(trial.measured, 2) for trial in found.trials] == [2.8, 3.09]
+    assert asked_of(found.plan) == pytest.approx(1.5 / 0.98 * 1.01)
+
+
 def test_what_cannot_be_reached_at_all_is_an_error_that_says_what_was_measured() -> None:
     board = Pretended()
     with pytest.raises(SpeedupError, match=r"1 times as fast; measured, that plan is 1\.2x \[1\.18, 1\.22\]\n"):

@@ -15,12 +15,12 @@ from nets import Dense, found_in, traced, zoo
 from edgeprune.errors import BudgetError, EdgepruneError
 from edgeprune.latency import Conditions, LatencyTable, LayerTime, Network, Variant
 from edgeprune.prune.allocate import allowed_widths, left_whole
-from edgeprune.prune.cost import cost
+from edgeprune.prune.cost import cost, macs
 from edgeprune.prune.shapes import LayerAt, Shapes
 from edgeprune.prune.time_budget import even_in_time, foretold, least_damage_in_time
 from edgeprune.prune.timing import Times, layer_times
 from edgeprune.prune.timing_check import check, check_by_macs
-from edgeprune.variants import variant
+from edgeprune.variants import spread, variant
 
 CONDITIONS = Conditions("a board", "onnxruntime", "1.31.1", 1, "onnx")
 
@@ -52,6 +52,20 @@ def test_work_at_the_uncut_widths_is_that_of_the_network() -> None:
         found = traced(zoo(name))
         layers = Shapes(found.program, found.channel_map).at({})
         assert sum(one.macs for one in layers) == cost(found.program, found.channel_map, found.model.module).macs
+
+
+def test_work_of_the_filters_that_stay_is_that_of_the_cut_network_even_where_layers_read_a_part_of_a_space() -> None:
+    """ResNets of CIFAR add zeros in their shortcuts: of the last stage's 64 filters the first stage has 16."""
+    found = traced(zoo("resnet20"))
+    shapes = Shapes(found.program, found.channel_map)
+    halves = {space.name: space.size // 2 for space in found.channel_map.spaces if not space.protected}
+    first = {name: tuple(range(width)) for name, width in halves.items()}
+    even = spread(halves, shapes.sizes)
+    for keep in (first, even):
+        work = macs(found.channel_map, found.channel_map.alive(keep).astype(float))
+        assert sum(one.macs for one in shapes.kept(keep)) == work
+    assert shapes.kept(even) == shapes.at(halves)
+    assert shapes.kept(first) != shapes.at(halves)
 
 
 def test_equal_layers_share_a_shape_and_what_follows_tells_others_apart(

@@ -29,6 +29,7 @@ from emulator import CPU, Emulator, Reading
 from edgeprune.bench.profiling import attributed
 from edgeprune.bench.single import made_up_images
 from edgeprune.bench.work import layers_of
+from edgeprune.channels import Kept
 from edgeprune.criteria import configure
 from edgeprune.cutting import Traced, traced
 from edgeprune.deciding import Decision, decide_on
@@ -45,7 +46,7 @@ from edgeprune.prune.timing_check import check, check_by_macs
 from edgeprune.request import Request, parse_shape
 from edgeprune.target import load_target
 from edgeprune.trying import Tried, widths_of
-from edgeprune.variants import VariantFiles, choices_of, variants_of
+from edgeprune.variants import VariantFiles, choices_of, spread, variants_of
 
 CALLS = 3
 _ENCLOSING = 2
@@ -80,9 +81,9 @@ class Counter:
     def __init__(self, emulator: Emulator, files: VariantFiles) -> None:
         self._emulator, self._files = emulator, files
 
-    def counted(self, widths: Sequence[dict[str, int]]) -> list[Counted]:
-        """The uncut network, and the network at some widths, in one process."""
-        artifacts, folder = self._files.of(widths), self._files.folder
+    def counted(self, keeps: Sequence[Kept]) -> list[Counted]:
+        """The uncut network, and the network with some filters, in one process."""
+        artifacts, folder = self._files.of(keeps), self._files.folder
         paths, inputs = [folder / one.path for one in artifacts], folder / "inputs.npy"
         np.save(inputs, made_up_images(artifacts[0].input_shape)[:1])
         readings, said = self._emulator.run("count_operators.py", inputs, CALLS, *paths)
@@ -175,9 +176,8 @@ class Counts:
 
     def tried(self, plan: PruningPlan, longer: bool = False) -> Tried:  # noqa: ARG002  # counts do not scatter
         """Count a plan."""
-        widths = widths_of(plan)
-        uncut, cut = self.counter.counted([widths])
-        self._last = (variant_of(self.shapes, widths, uncut, cut),)
+        uncut, cut = self.counter.counted([plan.keep])
+        self._last = (variant_of(self.shapes, plan.keep, uncut, cut),)
         self.calls.append(cut.call)
         ratio = uncut.call / cut.call
         return Tried(ratio, (ratio, ratio), uncut.call)
@@ -187,9 +187,9 @@ class Counts:
         self.table = self.table.with_variants(self.shapes.fingerprint, "", self._last)
 
 
-def variant_of(shapes: Shapes, widths: dict[str, int], uncut: Counted, cut: Counted) -> Variant:
-    """A network at some widths, with millions of instructions for milliseconds."""
-    return profiled_variant(shapes, widths, cut.call, uncut.call, [(one.macs, one.ms) for one in cut.operators])
+def variant_of(shapes: Shapes, keep: Kept, uncut: Counted, cut: Counted) -> Variant:
+    """A network with some filters, with millions of instructions for milliseconds."""
+    return profiled_variant(shapes, keep, cut.call, uncut.call, [(one.macs, one.ms) for one in cut.operators])
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +206,12 @@ class Subject:
 def counted_subject(request: Request, uncut: Traced, counter: Counter) -> Subject:
     """Count the variants that `edgeprune profile` would time."""
     shapes, target = Shapes(uncut.program, uncut.channel_map), load_target(request.target)
-    every = variants_of(choices_of(uncut, request.scope, target.channel_multiple))
+    every = [
+        spread(one, shapes.sizes) for one in variants_of(choices_of(uncut, request.scope, target.channel_multiple))
+    ]
     found = counter.counted(every[1:])
     here = Conditions(f"QEMU {CPU}, instructions", "onnxruntime", found[0].version, 1, "onnx")
-    variants = tuple(variant_of(shapes, widths, found[0], one) for widths, one in zip(every, found, strict=True))
+    variants = tuple(variant_of(shapes, keep, found[0], one) for keep, one in zip(every, found, strict=True))
     table = LatencyTable(here).with_variants(shapes.fingerprint, uncut.model.name, variants)
     return Subject(request, uncut, shapes, found[0], table)
 

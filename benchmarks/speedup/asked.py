@@ -159,7 +159,7 @@ class Subject:
 
     def timed(self, plans: Mapping[str, PruningPlan], rounds: int = ROUNDS) -> dict[str, Comparison]:
         """Each plan beside the uncut network, in one run; those that two runs say nothing of are not in it."""
-        artifacts = self.files.of([widths_of(plan) for plan in plans.values()])
+        artifacts = self.files.of([plan.keep for plan in plans.values()])
         found = self.board().timed(artifacts, self.files.folder, rounds)
         return {name: found[one.path] for name, one in zip(plans, artifacts[1:], strict=True) if one.path in found}
 

@@ -34,7 +34,7 @@ from edgeprune.prune.timing import Times
 from edgeprune.prune.timing_check import compared, line_over_macs
 from edgeprune.target import load_target
 from edgeprune.trying import Board
-from edgeprune.variants import VariantFiles
+from edgeprune.variants import VariantFiles, spread
 from edgeprune.worker.runtimes import RUNTIMES as FORMATS
 
 LOG = "plans.jsonl"
@@ -69,7 +69,7 @@ def measured_plans(folder: Path, network: str, runtime: str, plans: int) -> None
         batch = every[begin : begin + BATCH]
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             files = VariantFiles(Path(name), uncut, target, FORMATS[runtime].format, journal)
-            artifacts = files.of(batch)
+            artifacts = files.of([spread(widths, shapes.sizes) for widths in batch])
             measured = Board("local", known, shapes, files, False, journal).timed(artifacts, files.folder)
         for place, artifact in enumerate(artifacts[1:]):
             one = measured.get(artifact.path)

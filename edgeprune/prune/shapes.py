@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from torch import fx
 
-from edgeprune.channels import FIXED, ChannelMap, Labels, Layer
+from edgeprune.channels import FIXED, ChannelMap, Kept, Labels, Layer
 from edgeprune.program import Program, operator_of
 
 _FUSED = frozenset({"relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "sigmoid", "add", "mul", "clamp"})
@@ -84,11 +85,23 @@ class Shapes:
         )
 
     def at(self, widths: Mapping[str, int]) -> tuple[LayerAt, ...]:
-        """The layers where spaces have some widths; those not named are whole."""
+        """The layers where spaces have some widths, each of which a layer that reads a part of it loses as much of.
+
+        Spaces that are not named are whole.
+        """
         every = {**self.sizes, **widths}
         found = ((one, one.inputs.count(every), one.outputs.count(every)) for one in self.layers)
         return tuple(
             LayerAt(one.shape, round(inputs), round(outputs), round(one.layer.macs(outputs, inputs)))
+            for one, inputs, outputs in found
+        )
+
+    def kept(self, keep: Kept) -> tuple[LayerAt, ...]:
+        """The layers where some filters stay; spaces not named are whole. `at` tells what they are on the average."""
+        alive = np.append(self._map.alive(keep), True)  # FIXED reads the last entry
+        found = ((one, int(alive[one.layer.inputs].sum()), int(alive[one.layer.outputs].sum())) for one in self.layers)
+        return tuple(
+            LayerAt(one.shape, inputs, outputs, round(one.layer.macs(outputs, inputs)))
             for one, inputs, outputs in found
         )
 

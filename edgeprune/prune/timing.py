@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
+from edgeprune.channels import Kept
 from edgeprune.errors import EdgepruneError
 from edgeprune.latency import LatencyTable, LayerTime, Network, Variant
 from edgeprune.prune.shapes import LayerAt, Layered, Shapes, Side
@@ -208,19 +209,20 @@ def line(x: Floats, y: Floats, weights: Floats | None = None) -> tuple[float, fl
 
 
 def profiled_variant(
-    shapes: Shapes, widths: Mapping[str, int], ms: float, uncut_ms: float, operators: Sequence[tuple[int, float]]
+    shapes: Shapes, keep: Kept, ms: float, uncut_ms: float, operators: Sequence[tuple[int, float]]
 ) -> Variant:
-    """What was measured of a network at some widths.
+    """What was measured of a network of which some filters stay.
 
     Args:
         shapes: of the uncut network.
-        widths: channel space -> filters that stay; those not named are whole.
+        keep: channel space -> filters that stay; those not named are whole.
         ms: time of a call, not profiled.
         uncut_ms: the same of the uncut network, in the same run.
         operators: of the profile, see `layer_times`.
     """
-    layers, rest = layer_times(shapes.at(widths), operators)
-    return Variant({**shapes.sizes, **widths}, ms, uncut_ms, layers, rest, shapes.activation_mb(widths))
+    layers, rest = layer_times(shapes.kept(keep), operators)
+    widths = {**shapes.sizes, **{name: len(kept) for name, kept in keep.items()}}
+    return Variant(widths, ms, uncut_ms, layers, rest, shapes.activation_mb(widths))
 
 
 def layer_times(
@@ -231,7 +233,7 @@ def layer_times(
     The k-th operator with as many multiply-accumulates is the k-th layer with as many.
 
     Args:
-        layers: as they are cut, see `Shapes.at`.
+        layers: as they are cut, see `Shapes.kept`.
         operators: of the profile, multiply-accumulates (0 for what is no layer) and milliseconds, in the order they
             ran.
     """
