@@ -271,6 +271,12 @@ def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def titled(row: Row) -> tuple[str, str, str]:
+    """The network, cut where it is not inside its blocks alone, the runtime, and what was asked for."""
+    where = "" if row.get("scope", "inner") == "inner" else f", scope {row['scope']}"
+    return row["network"] + where, row["runtime"], f"{row['ratio']:g}x"
+
+
 def tables(rows: list[Row]) -> str:
     """As Markdown: what was asked for, then what it costs at equal speed."""
     asked_heads = ("network", "runtime", "asked", "rounds, each measured", "timed once more", "reached", "MACs kept")
@@ -280,8 +286,7 @@ def tables(rows: list[Row]) -> str:
         again = "-" if "unreachable" in row else interval(row)
         reached = "yes" if row.get("ci95", [0])[0] >= row["ratio"] else "no"
         kept = f"{row['macs_kept']:.0%}" if "macs_kept" in row else "-"
-        name = row["network"] + ("" if row.get("scope", "inner") == "inner" else f", scope {row['scope']}")
-        lines.append(line(name, row["runtime"], f"{row['ratio']:g}x", rounds, again, reached, kept))
+        lines.append(line(*titled(row), rounds, again, reached, kept))
     equal_heads = (
         "network",
         "runtime",
@@ -294,12 +299,11 @@ def tables(rows: list[Row]) -> str:
     )
     lines += ["", line(*equal_heads), "|" + "---|" * len(equal_heads)]
     for row in (one for one in rows if one["part"] == "equal"):
-        subject = (row["network"], row["runtime"], f"{row['ratio']:g}x")
         if "unreachable" in row:
-            lines.append(line(*subject, "-", row["unreachable"], "-", "-", "-"))
+            lines.append(line(*titled(row), "-", row["unreachable"], "-", "-", "-"))
         for way, its in row["ways"].items():
             kept = f"{its['macs_kept']:.0%}"
-            lines.append(line(*subject, way, interval(its), kept, its["to_uncut"], its.get("time_to_this", "")))
+            lines.append(line(*titled(row), way, interval(its), kept, its["to_uncut"], its.get("time_to_this", "")))
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,24 +85,25 @@ class Shapes:
         )
 
     def at(self, widths: Mapping[str, int]) -> tuple[LayerAt, ...]:
-        """The layers where spaces have some widths, each of which a layer that reads a part of it loses as much of.
+        """The layers where spaces have some widths; those not named are whole.
 
-        Spaces that are not named are whole.
+        A layer that reads a part of a space is said to lose its share of what the space loses.
         """
         every = {**self.sizes, **widths}
-        found = ((one, one.inputs.count(every), one.outputs.count(every)) for one in self.layers)
-        return tuple(
-            LayerAt(one.shape, round(inputs), round(outputs), round(one.layer.macs(outputs, inputs)))
-            for one, inputs, outputs in found
-        )
+        return self._with((one.inputs.count(every), one.outputs.count(every)) for one in self.layers)
 
     def kept(self, keep: Kept) -> tuple[LayerAt, ...]:
-        """The layers where some filters stay; spaces not named are whole. `at` tells what they are on the average."""
+        """The layers where some filters stay; spaces not named are whole."""
         alive = np.append(self._map.alive(keep), True)  # FIXED reads the last entry
-        found = ((one, int(alive[one.layer.inputs].sum()), int(alive[one.layer.outputs].sum())) for one in self.layers)
+        return self._with(
+            (int(alive[one.layer.inputs].sum()), int(alive[one.layer.outputs].sum())) for one in self.layers
+        )
+
+    def _with(self, counts: Iterable[tuple[float, float]]) -> tuple[LayerAt, ...]:
+        """The layers with so many inputs and outputs."""
         return tuple(
-            LayerAt(one.shape, inputs, outputs, round(one.layer.macs(outputs, inputs)))
-            for one, inputs, outputs in found
+            LayerAt(one.shape, round(inputs), round(outputs), round(one.layer.macs(outputs, inputs)))
+            for one, (inputs, outputs) in zip(self.layers, counts, strict=True)
         )
 
     def moved_mb(self, widths: Mapping[str, int]) -> tuple[float, ...]:
