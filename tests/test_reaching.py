@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from listeners import Heard
 
 from edgeprune.errors import SpeedupError
 from edgeprune.journal import Journal, Nobody
@@ -53,16 +54,6 @@ class Pretended:
         return asked_of(plan)
 
 
-class Told(Nobody):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 class Corrected(Pretended):
     """A board of which the table foretells the plan that was tried rightly once it has learned from it."""
 
@@ -100,7 +91,7 @@ def test_what_the_table_has_learned_is_not_asked_for_twice() -> None:
 
 
 def test_a_plan_that_is_perhaps_fast_enough_is_timed_for_longer_and_that_time_alone_counts() -> None:
-    journal = Told()
+    journal = Heard()
     board = Pretended(speeds=(1.51, 1.52))
     found = reach(1.5, plan_for, board, lambda _: 1.5, Journal(journal))
     assert board.longer == [1.5]

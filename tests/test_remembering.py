@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from listeners import Heard
 from nets import Traced, found_in
 from test_bracketing import BOTH, Pretended
 from test_recover import TwoBlocks
@@ -36,14 +37,6 @@ from edgeprune.target import load_target
 
 ASKED = {"--max-drop": 1.0, "the weights": "1f", "the images": "2e", "--seed": 0}
 LIMITS, FACTORS = {"fp32": 2.6, "int8": 2.2}, {"fp32": 1.0, "int8": 1.5}
-
-
-class Heard(Nobody):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 class CutShort(Pretended):

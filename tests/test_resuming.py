@@ -8,24 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from listeners import Heard
 from nets import found_in, noise, random_keep
 from test_recover import TwoBlocks, cut_of
 
 from edgeprune.errors import OutputError
-from edgeprune.journal import Journal, Nobody
+from edgeprune.journal import Journal
 from edgeprune.model import Model
 from edgeprune.recover.reconstruct import Cut, reconstruct
 from edgeprune.resuming import FinishedLayers, finished_layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Said(Nobody):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -40,7 +33,7 @@ def batches(cut: Cut) -> list[torch.Tensor]:
 
 
 def reconstructed(cut: Cut, batches, place: Path, *, kill_at: int = -1) -> tuple[Model, list[str]]:
-    said = Said()
+    said = Heard()
 
     def tick(done: int, total: int) -> None:
         if done == kill_at:
@@ -107,7 +100,7 @@ def test_a_torn_file_is_done_again(tmp_path, cut, batches):
 
 
 def ended_by(error, cut: Cut, batches, place: Path) -> None:
-    with finished_layers(place, cut, batches, Journal(Said())) as kept:
+    with finished_layers(place, cut, batches, Journal(Heard())) as kept:
         kept.save(0, {"weight": torch.zeros(2)}, None)
         raise error
 

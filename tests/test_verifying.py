@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from listeners import Heard
 from onnx import numpy_helper
 from program_runs import ONE_SCREEN, Ran, Tiny, fault, fingerprint, run_forked, run_here, tiny_project
 from safetensors.torch import load_file, save_file
 
 from edgeprune.errors import UsageError
-from edgeprune.journal import Nobody
 from edgeprune.report.document import Report
 from edgeprune.verifying import VerifyOrder, verify
 
@@ -158,16 +158,6 @@ def test_fewer_images_are_the_first_of_the_runs_own(run):
     assert (found.accuracy.images, found.change.images) == (3, 3)
 
 
-class Heard(Nobody):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-
 def test_images_without_those_of_the_run_are_taken_with_a_warning(project, run, tmp_path):
     np.savez(tmp_path / "more.npz", images=np.load(project.data)["images"][:12])
     project.data.rename(project.folder / "moved.npz")
@@ -176,7 +166,7 @@ def test_images_without_those_of_the_run_are_taken_with_a_warning(project, run, 
         verify(VerifyOrder(run, data=str(tmp_path / "more.npz")), heard)
     finally:
         (project.folder / "moved.npz").rename(project.data)
-    (line,) = heard.said
+    (line,) = heard.lines
     assert line.startswith("warning: whether the run was calibrated with some of")
 
 
