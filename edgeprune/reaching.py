@@ -67,9 +67,11 @@ def reach(
     What the corrected table still foretells wrongly of the plan that was tried is asked for in proportion, and a
     quarter of the interval's width more: the next interval scatters, too, and one that ends at what was asked on the
     average misses it half of the time (ours). A plan that is as fast as was asked, though not surely, is timed for
-    longer before another is made, and that time alone counts: each new plan errs anew. Where no plan is foretold to be
-    so fast, the one that is foretold to be fastest is tried: it may be faster than that. If it is not fast enough, it
-    is the last; if it is, the table learns from it, and may tell of one that is slower and still fast enough.
+    longer before another is made, and that time alone counts: each new plan errs anew. The last round has none after
+    it, and so asks for as much more as the table was too hopeful of the plan before it (ours). Where no plan is
+    foretold to be so fast, the one that is foretold to be fastest is tried: it may be faster than that. If it is not
+    fast enough, it is the last; if it is, the table learns from it, and may tell of one that is slower and still fast
+    enough.
 
     Args:
         goal: speed-up to make the first plan for.
@@ -99,7 +101,10 @@ def reach(
         if len(trials) == ROUNDS or fast_enough == as_asked:
             break
         board.learn(plans[-1])
-        more = board.foretold(plans[-1]) * needed / low * (1 + (high - low) / (4 * ratio))
+        learned = board.foretold(plans[-1])
+        more = learned * needed / low * (1 + (high - low) / (4 * ratio))
+        if len(trials) == ROUNDS - 1:
+            more *= max(1.0, foretold / learned)
         goal, plan, refusal = _made(plan_for, more)
         if any(plan.keep == one.keep for one in plans):
             break

@@ -90,6 +90,13 @@ def test_what_the_table_has_learned_is_not_asked_for_twice() -> None:
     assert found.trials[1].solved_for == pytest.approx(1.5 / 0.98 * 1.01)
 
 
+def test_the_last_round_asks_for_what_the_table_was_too_hopeful_of_in_the_round_before() -> None:
+    found = found_by(Corrected(0.9))
+    second, third = found.trials[1:]
+    assert third.solved_for == pytest.approx(second.solved_for / 0.9)
+    assert not found.missed
+
+
 def test_a_plan_that_is_perhaps_fast_enough_is_timed_for_longer_and_that_time_alone_counts() -> None:
     journal = Heard()
     board = Pretended(speeds=(1.51, 1.52))
