@@ -130,7 +130,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Three widths, option A between them: all residual widths are one space."""
+    """Three widths, option A between them: what a stage adds to the residual filters is a space of its own."""
 
     def __init__(self) -> None:
         super().__init__()

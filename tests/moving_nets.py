@@ -418,7 +418,7 @@ class OnChannels(Moving):
 
 
 class AddedToConcat(Moving):
-    """Two layers side by side are added to one wide layer: none may lose all its filters."""
+    """Two layers side by side are added to one wide layer, whose filters are decided on with theirs."""
 
     def __init__(self) -> None:
         super().__init__(width=4, read=12)
@@ -475,7 +475,7 @@ MOVING: dict[type[Moving], Facts] = {
     WithoutNumbers: Facts({"stem": 16, "wide": 6, "last": 6}),
     CastNorms: Facts({"stem": 16, "mid": 4, "last": 6}, as_graph=None),
     Frozen: Facts({"stem": 8, "mid": 6, "last": 6}),
-    OptionA: Facts({"stem": 16, "last": 6}, as_graph=None),
+    OptionA: Facts({"stem": 8, "down": 8, "last": 6}, as_graph=None),
     Context: Facts({"stem": 8, "last": 6}, whole={"mask": "one filter that all channels meet"}),
     Matrix: Facts({"stem": 8, "matrix": 10, "second": 8, "last": 6}),
     MatrixTurned: Facts({"stem": 8, "before": 10, "turned": 12, "second": 8, "last": 6}),
@@ -484,7 +484,7 @@ MOVING: dict[type[Moving], Facts] = {
     Chosen: Facts({"stem": 8, "last": 6}),
     Beside: Facts({"stem": 8, "last": 6}),
     OnChannels: Facts({"stem": 8, "last": 6}),
-    AddedToConcat: Facts({"stem": 12, "last": 6}),
+    AddedToConcat: Facts({"stem": 4, "other": 8, "last": 6}),
     Mirrored: Facts({"stem": 4, "last": 6}),
 }
 """Every network of this file and what is true of it."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from moving_nets import AddedToConcat, Grouped, GroupNormed, Maxout
+from moving_nets import Grouped, GroupNormed, Maxout, Uneven
 from nets import Dense, Flat, Inverted, Plain, Residual, Twice, found_in, traced, zoo
 
 from edgeprune.channels import ChannelMap
@@ -216,9 +216,9 @@ def test_widths_of_groups_suit_the_groups_and_the_channel_multiple(multiple, wid
         assert len(plan_for(Grouped, {"stem": torch.rand(16)}, ratio, multiple).keep["stem"]) == width
 
 
-def test_a_layer_among_several_keeps_its_best_filter_however_low_its_scores():
-    scores = torch.tensor([0.1, 0.3, 0.2, 0.0, *range(1, 9)])
-    assert plan_for(AddedToConcat, {"stem": scores}, 0.75).keep["stem"] == (1, 10, 11)
+def test_a_part_of_a_split_keeps_its_best_filter_however_low_its_scores():
+    scores = torch.tensor([0.1, 0.3, 0.2, *range(1, 6)])
+    assert plan_for(Uneven, {"stem": scores}, 0.6).keep["stem"] == (1, 6, 7)
 
 
 @pytest.mark.parametrize(("network", "each"), [(Maxout, 2), (GroupNormed, 4)])

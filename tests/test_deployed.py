@@ -85,10 +85,12 @@ def test_a_cut_network_costs_what_was_counted_and_can_be_cut_again(network):
     assert_equal(twice.module, silenced(again, keep), torch.randn(2, *found.model.input.shape))
 
 
-def test_all_residual_widths_that_zeros_are_padded_to_are_one_space():
-    space = found_in(CifarResNet).channel_map.space("conv1")
-    assert space.size == 16
-    assert space.producers == ("conv1", "layer1.conv2", "layer2.0.conv2", "layer2.1.conv2", "layer3.conv2")
+def test_residual_filters_that_zeros_are_padded_to_are_a_space_for_each_stage_that_begins_with_them():
+    spaces = {space.name: space for space in found_in(CifarResNet).channel_map.spaces if space.residual}
+    assert {name: space.size for name, space in spaces.items()} == {"conv1": 4, "layer2.0.conv2": 4, "layer3.conv2": 8}
+    assert spaces["conv1"].producers == ("conv1", "layer1.conv2", "layer2.0.conv2", "layer2.1.conv2", "layer3.conv2")
+    assert spaces["layer2.0.conv2"].producers == ("layer2.0.conv2", "layer2.1.conv2", "layer3.conv2")
+    assert spaces["layer3.conv2"].producers == ("layer3.conv2",)
 
 
 @pytest.mark.slow

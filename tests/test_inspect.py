@@ -126,8 +126,12 @@ def test_layers_share_out_the_cost_and_a_space_counts_what_makes_and_reads_it(de
     found = described[name]
     assert sum(layer.macs for layer in found.layers) == found.cost.macs
     for space in found.spaces:
-        touching = sum(layer.macs for layer in found.layers if space.name in (*layer.reads, *layer.gives))
-        assert space.macs_share == pytest.approx(touching / found.cost.macs)
+        touching = [layer for layer in found.layers if space.name in (*layer.reads, *layer.gives)]
+        share = sum(layer.macs for layer in touching) / found.cost.macs
+        if any(len(one) > 1 for layer in touching for one in (layer.reads, layer.gives)):
+            assert 0 < space.macs_share < share * (1 + 1e-9)  # layers have other filters, too
+        else:
+            assert space.macs_share == pytest.approx(share)
     free = {space.name for space in found.spaces if not space.left_whole}
     touching = sum(layer.macs for layer in found.layers if free & {*layer.reads, *layer.gives})
     assert found.free_macs_share == pytest.approx(touching / found.cost.macs)

@@ -22,6 +22,7 @@ from moving_nets import (
     OptionA,
     Selective,
     ShuffleV1,
+    Uneven,
     WithoutNumbers,
 )
 from nets import (
@@ -146,16 +147,30 @@ def test_a_concatenation_read_in_groups_is_one_space_of_all_its_layers():
     assert found.channel_map.space("stem").producers == ("stem", "other")
 
 
-@pytest.mark.parametrize("network", [AddedToConcat, GroupedConcat])
-def test_no_layer_of_a_shared_space_may_lose_all_its_filters(network):
-    found = found_in(network)
-    space = found.channel_map.space("stem")
-    width = found.model.module.stem.out_channels
+def test_no_layer_of_a_shared_space_may_lose_all_its_filters():
+    space = found_in(GroupedConcat).channel_map.space("stem")
+    width = found_in(GroupedConcat).model.module.stem.out_channels
     assert set(space.parts) == {tuple(range(width)), tuple(range(width, space.size))}
-    keep = {"stem": tuple(range(width, space.size))}
-    if not space.cells:
-        with pytest.raises(EdgepruneError, match="none of the filters that a layer or a part"):
-            cut(found, keep)
+
+
+def test_no_part_of_a_split_may_lose_all_its_filters():
+    found = found_in(Uneven)
+    assert set(found.channel_map.space("stem").parts) == {(0, 1, 2), (3, 4, 5, 6, 7)}
+    with pytest.raises(EdgepruneError, match="none of the filters that a layer or a part"):
+        cut(found, {"stem": (3, 4, 7)})
+
+
+@pytest.mark.parametrize(
+    ("network", "makers"),
+    [
+        (AddedToConcat, {"stem": ("stem", "wide"), "other": ("other", "wide")}),
+        (OptionA, {"stem": ("stem", "down"), "down": ("down",)}),
+    ],
+)
+def test_filters_that_other_layers_make_are_a_space_of_their_own(network, makers):
+    spaces = found_in(network).channel_map.spaces
+    assert {space.name: space.producers for space in spaces if space.name in makers} == makers
+    assert not any(space.parts for space in spaces)
 
 
 def test_the_parts_of_a_split_keep_a_filter_each():
@@ -180,12 +195,14 @@ def test_widths_written_into_the_forward_pass_make_a_graph_where_the_cut_changes
 
 def test_the_constant_channels_of_a_short_cut_go_with_the_filters_they_are_added_to():
     found = found_in(OptionA)
-    keep = {"stem": (1, 5, 8, 13)}  # filters 1 and 5 of the stem stand beside 5 and 9; 8 and 13 beside zeros
+    keep = {"stem": (1, 5), "down": (0, 5)}  # those of the stem stand beside 5 and 9 of down; its 0 and 13 beside zeros
     pruned = cut(found, keep)
     assert_exact(found, pruned, keep)
     shapes = {name: tuple(tensor.shape) for name, tensor in pruned.module.named_parameters()}
     assert shapes["stem.weight"][0] == 2
     assert shapes["down.weight"][:2] == (4, 2)
+    kept = dict(pruned.module.named_parameters())["down.weight"]
+    assert torch.equal(kept, found.model.module.down.weight[[0, 5, 9, 13]][:, [1, 5]])
 
 
 def test_a_radix_ties_the_branches_of_a_channel():

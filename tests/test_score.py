@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from moving_nets import MOVING, Grouped, GroupedTransposed, Maxout, OptionA
+from moving_nets import MOVING, Grouped, GroupedConcat, GroupedTransposed, Maxout, OptionA
 from nets import SMALL, Dense, Flat, Inverted, Residual, Scaled, found_in, noise, run
 from torch.nn import functional as F
 
@@ -88,11 +88,22 @@ def test_filters_that_go_together_are_shown_as_one_their_maps_one_below_the_othe
     assert torch.equal(view.weight, module.stem.weight.view(8, 2, -1).flatten(1))
 
 
-def test_a_filter_that_a_layer_has_not_has_no_weight_there():
+def test_of_a_layer_with_filters_in_several_spaces_each_sees_its_own():
     found = found_in(OptionA)
+    views, stem, down = (
+        views_of(found),
+        *(getattr(found.model.module, name).weight.flatten(1) for name in ("stem", "down")),
+    )
+    assert torch.equal(views["stem"][0].weight, torch.cat([stem, down[4:12]], 1))
+    assert torch.equal(views["down"][0].weight, torch.cat([down[:4], down[12:]]))
+
+
+def test_a_filter_that_a_layer_has_not_has_no_weight_there():
+    found = found_in(GroupedConcat)
     weight, module = views_of(found)["stem"][0].weight, found.model.module
-    assert torch.equal(weight[:8], torch.cat([module.stem.weight.flatten(1), module.down.weight[4:12].flatten(1)], 1))
-    assert torch.equal(weight[8:, : 3 * 9], torch.zeros(8, 27))
+    own, width = module.stem.weight.flatten(1), module.stem.out_channels
+    assert torch.equal(weight[:width, : own.shape[1]], own)
+    assert torch.equal(weight[width:, : own.shape[1]], torch.zeros(len(weight) - width, own.shape[1]))
 
 
 @pytest.mark.parametrize(("network", "space"), [(Grouped, "groups"), (GroupedTransposed, "up")])

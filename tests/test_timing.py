@@ -10,6 +10,7 @@ import pytest
 import simulated_board as board
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moving_nets import Uneven
 from nets import Dense, found_in, traced, zoo
 
 from edgeprune.errors import BudgetError, EdgepruneError
@@ -55,8 +56,7 @@ def test_work_at_the_uncut_widths_is_that_of_the_network() -> None:
 
 
 def test_work_of_the_filters_that_stay_is_that_of_the_cut_network_even_where_layers_read_a_part_of_a_space() -> None:
-    """ResNets of CIFAR add zeros in their shortcuts: of the last stage's 64 filters the first stage has 16."""
-    found = traced(zoo("resnet20"))
+    found = found_in(Uneven)
     shapes = Shapes(found.program, found.channel_map)
     halves = {space.name: space.size // 2 for space in found.channel_map.spaces if not space.protected}
     first = {name: tuple(range(width)) for name, width in halves.items()}
@@ -64,8 +64,16 @@ def test_work_of_the_filters_that_stay_is_that_of_the_cut_network_even_where_lay
     for keep in (first, even):
         work = macs(found.channel_map, found.channel_map.alive(keep).astype(float))
         assert sum(one.macs for one in shapes.kept(keep)) == work
-    assert shapes.kept(even) == shapes.at(halves)
-    assert shapes.kept(first) != shapes.at(halves)
+    assert shapes.kept(even) != shapes.kept(first)
+
+
+def test_filters_that_not_all_stages_have_are_spaces_of_their_own_so_that_widths_say_what_layers_cost() -> None:
+    """ResNets of CIFAR add zeros in their shortcuts: of the last stage's 64 filters the first stage has 16."""
+    found = traced(zoo("resnet20"))
+    shapes = Shapes(found.program, found.channel_map)
+    widths = {space.name: space.size // 3 for space in found.channel_map.spaces if not space.protected}
+    last = {name: tuple(range(shapes.sizes[name] - width, shapes.sizes[name])) for name, width in widths.items()}
+    assert shapes.kept(last) == shapes.kept(spread(widths, shapes.sizes)) == shapes.at(widths)
 
 
 def test_equal_layers_share_a_shape_and_what_follows_tells_others_apart(
@@ -236,3 +244,16 @@ def test_operators_become_layers_by_their_work_in_order_and_all_else_is_the_rest
     found, rest = layer_times(layers, [(0, 0.5), (100, 1.0), (50, 3.0), (100, 2.0), (77, 0.25)])
     assert found == (LayerTime("a", 3, 8, 1.0), LayerTime("c", 8, 4, 3.0), LayerTime("b", 8, 8, 2.0))
     assert rest == 0.75
+
+
+def test_layers_of_several_spaces_are_solved_as_they_are_foretold() -> None:
+    """A layer of the last stage reads what three stages add to the residual filters, and makes a fourth space."""
+    found = traced(zoo("resnet20"))
+    shapes = Shapes(found.program, found.channel_map)
+    steps = {space.name: allowed_widths(space, 8) for space in found.channel_map.spaces if not space.protected}
+    times, random = measured(shapes, steps), np.random.default_rng(0)
+    problem = times.problem({name: np.zeros(len(allowed)) for name, allowed in steps.items()}, steps)
+    for _ in range(20):
+        choice = {name: int(random.integers(len(allowed))) for name, allowed in steps.items()}
+        widths = {name: steps[name][place] for name, place in choice.items()}
+        assert problem.ms(choice) == pytest.approx(times.ms(widths))

@@ -148,8 +148,8 @@ def allowed_widths(space: Space, multiple: int) -> list[int]:
 def _ranks(space: Space, scores: Tensor, multiple: int) -> NDArray[np.int64]:
     """The place of each filter, 0 for the highest score; of equal scores the lower index comes first.
 
-    The best filter of every part comes before all others, so that no part is left without one. Cells take turns. Where
-    layers make only some of the filters, these go in bundles of `multiple`, so that each layer keeps a multiple.
+    The best filter of every part comes before all others, so that no part is left without one. Cells take turns.
+    Filters of which some are split off go in bundles of `multiple`, so that each part keeps a multiple.
     """
     ranks = _places(-scores.double().numpy())
     for part in space.parts:
@@ -169,11 +169,11 @@ def _places(keys: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _bundled(space: Space, ranks: NDArray[np.int64], multiple: int) -> NDArray[np.float64]:
-    """For each filter the mean rank of its bundle: the next `multiple` best ones that the same layers make."""
-    makers = np.zeros((space.size, len(space.parts)), dtype=bool)
+    """For each filter the mean rank of its bundle: the next `multiple` best ones of the same parts."""
+    parts = np.zeros((space.size, len(space.parts)), dtype=bool)
     for column, part in enumerate(space.parts):
-        makers[list(part), column] = True
-    _, blocks = np.unique(makers, axis=0, return_inverse=True)
+        parts[list(part), column] = True
+    _, blocks = np.unique(parts, axis=0, return_inverse=True)
     keys = np.empty(space.size)
     for block in range(int(blocks.max()) + 1):
         mine = np.flatnonzero(blocks.reshape(-1) == block)

@@ -57,9 +57,10 @@ def find_spaces(tracer: Tracer) -> list[Members]:
     for atom, reason in tracer.reasons.items():
         reasons.setdefault(int(roots[atom]), reason)
     made: dict[int, list[int]] = {}
-    for first in tracer.producers:
-        made.setdefault(int(groups[first]), []).append(first)
-    return [_members(tracer, roots, groups, firsts, reasons) for _, firsts in sorted(made.items())]
+    for first, (_, count) in tracer.producers.items():
+        for group in np.unique(groups[first : first + count]).tolist():
+            made.setdefault(group, []).append(first)
+    return [_members(tracer, roots, groups, group, firsts, reasons) for group, firsts in sorted(made.items())]
 
 
 def _rooted(roots: Labels, labels: Labels) -> Labels:
@@ -68,24 +69,55 @@ def _rooted(roots: Labels, labels: Labels) -> Labels:
 
 
 def _groups(tracer: Tracer, roots: Labels) -> Labels:
-    """For every filter the lowest one that it is decided on together with."""
+    """For every filter the lowest one that it is decided on together with: one that the same layers make.
+
+    A layer has filters in several spaces where others make some of them only, as in ResNets whose shortcuts add zeros:
+    a filter that all stages have costs other time, and other accuracy, than one that only the last stage has. What is
+    to stay equally wide is one space all the same.
+    """
+    groups, makers = Ties(), dict[int, tuple[int, ...]]()
+    groups.new(len(roots))
+    groups.tie(np.arange(len(roots)), roots)
+    for first, (_, count) in tracer.producers.items():
+        for root in np.unique(roots[first : first + count]).tolist():
+            makers[root] = (*makers.get(root, ()), first)
+    alike: dict[tuple[int, ...], int] = {}
+    for root, firsts in makers.items():
+        groups.tie(np.array([root]), np.array([alike.setdefault(firsts, root)]))
+    connected = _connected(tracer, roots)
+    for atoms in map(_channels_of, tracer.evens):
+        if len(np.unique(connected[atoms])) == 1:
+            groups.tie(atoms, np.full(len(atoms), atoms[0]))
+    return groups.roots()
+
+
+def _connected(tracer: Tracer, roots: Labels) -> Labels:
+    """For every filter the lowest one that it is connected to: by a layer that makes both, or because it must be."""
     groups = Ties()
     groups.new(len(roots))
     groups.tie(np.arange(len(roots)), roots)
     for first, (_, count) in tracer.producers.items():
         groups.tie(np.arange(first, first + count), np.full(count, first))
     for even in tracer.evens:
-        atoms = np.concatenate(even.parts)
-        atoms = atoms[atoms != FIXED]
+        atoms = _channels_of(even)
         if even.needed and len(atoms):
             groups.tie(atoms, np.full(len(atoms), atoms[0]))
     return groups.roots()
 
 
-def _members(tracer: Tracer, roots: Labels, groups: Labels, firsts: list[int], reasons: dict[int, str]) -> Members:
-    made = [np.arange(first, first + tracer.producers[first][1]) for first in firsts]
+def _channels_of(even: Even) -> Labels:
+    """The filters that some parts consist of."""
+    atoms = np.concatenate(even.parts)
+    return np.asarray(atoms[atoms != FIXED])
+
+
+def _members(
+    tracer: Tracer, roots: Labels, groups: Labels, group: int, firsts: list[int], reasons: dict[int, str]
+) -> Members:
+    every = [np.arange(first, first + tracer.producers[first][1]) for first in firsts]
+    made = [atoms[groups[atoms] == group] for atoms in every]
     mine = np.unique(roots[np.concatenate(made)])
-    everything = np.flatnonzero(groups == groups[firsts[0]])
+    everything = np.flatnonzero(groups == group)
     protected = next((reasons[root] for root in np.unique(roots[everything]).tolist() if root in reasons), "")
     cells, uneven = _cells([even for even in tracer.evens if _within(even, roots, roots[everything])], roots, mine)
     if len(np.unique(roots[everything])) > len(mine):
@@ -106,8 +138,7 @@ def _members(tracer: Tracer, roots: Labels, groups: Labels, firsts: list[int], r
 
 def _within(even: Even, roots: Labels, mine: Labels) -> bool:
     """Whether all channels of the parts are filters of one space."""
-    atoms = np.concatenate(even.parts)
-    found = np.isin(_rooted(roots, atoms[atoms != FIXED]), mine)
+    found = np.isin(_rooted(roots, _channels_of(even)), mine)
     return bool(len(found)) and bool(found.all())
 
 

@@ -10,6 +10,7 @@ call takes beside its operators.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +27,8 @@ _NEAREST = 4
 """How many measured widths an unmeasured one is interpolated from."""
 _MOST_BESIDE = 0.5
 """Share of the fastest variant's time that a call may take beside its operators: more is scatter."""
+_MOST_TOGETHER = 1 << 14
+"""Entries of one layer's time over the choices of its spaces."""
 _NAMED = 3
 """Layers that a message names."""
 
@@ -95,11 +98,11 @@ class Times:
         return Problem(damage, terms, constant)
 
     def _over(self, one: Layered, choices: Mapping[str, Sequence[int]]) -> list[tuple[tuple[str, ...], Floats]]:
-        """A layer's time over the choices of one or two spaces; of more, the sum of what each alone changes."""
+        """A layer's time over the choices of its spaces; of too many, the sum of what each alone changes."""
         names = tuple(
             dict.fromkeys(name for side in (one.inputs, one.outputs) for name in side.each if name in choices)
         )
-        if len(names) <= 2:
+        if math.prod(len(choices[name]) for name in names) <= _MOST_TOGETHER:
             return [(names, self._grid(one, names, choices))]
         whole = self._grid(one, (), choices)
         return [((), whole), *(((name,), self._grid(one, (name,), choices) - whole) for name in names)]
